@@ -1,24 +1,15 @@
 //! Which headers belong to which part of the WDK.
 
-/// A part of the WDK, as the features of `wdk-sys` name them.
+/// A part of the WDK, as the features of `wdk-sys` name them. The features for other parts do not
+/// compile with this crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiSubset {
     /// The headers that every driver needs.
     Base,
     /// The driver frameworks; empty for WDM.
     Wdf,
-    /// General purpose I/O.
-    Gpio,
-    /// Human interface devices.
-    Hid,
-    /// Parallel and serial ports.
-    ParallelPorts,
-    /// Simple peripheral buses.
-    Spb,
     /// Storage: disks, volumes and Storport.
     Storage,
-    /// The universal serial bus.
-    Usb,
 }
 
 impl ApiSubset {
@@ -28,19 +19,6 @@ impl ApiSubset {
         match self {
             Self::Base => &["ntifs.h", "ntddk.h", "ntstrsafe.h"],
             Self::Wdf => &[],
-            Self::Gpio => &["gpio.h"],
-            Self::Hid => &[
-                "hidclass.h",
-                "hidsdi.h",
-                "hidpi.h",
-                "vhf.h",
-                "hidpddi.h",
-                "hidport.h",
-                "kbdmou.h",
-                "ntdd8042.h",
-            ],
-            Self::ParallelPorts => &["ntddpar.h", "ntddser.h", "parallel.h"],
-            Self::Spb => &["spb.h", "reshub.h", "pwmutil.h"],
             Self::Storage => &[
                 "ehstorioctl.h",
                 "ntddcdrm.h",
@@ -59,17 +37,6 @@ impl ApiSubset {
                 "storduid.h",
                 "storport.h",
             ],
-            Self::Usb => &[
-                "usb.h",
-                "usbfnbase.h",
-                "usbioctl.h",
-                "usbspec.h",
-                "Usbpmapi.h",
-                "usbbusif.h",
-                "usbdlib.h",
-                "usbfnattach.h",
-                "usbfnioctl.h",
-            ],
         }
     }
 
@@ -85,7 +52,6 @@ impl ApiSubset {
                 "arm64rt",
             ],
             Self::Base => &["BufferOverflowFastFailK", "ntoskrnl", "hal", "wmilib"],
-            Self::Hid => &["VhfKm"],
             _ => &[],
         }
     }

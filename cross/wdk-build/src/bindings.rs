@@ -7,18 +7,11 @@ use bindgen::{Builder, EnumVariation, Formatter, RustEdition, RustTarget};
 use crate::{ApiSubset, Config, ConfigError, cargo_env};
 
 /// Deprecated functions. The bindings leave them out, so that no driver calls them.
-const DEPRECATED: [&str; 11] = [
+const DEPRECATED: [&str; 4] = [
     "ExAllocatePool",
     "ExAllocatePoolWithTag",
     "ExAllocatePoolWithQuotaTag",
     "ExAllocatePoolWithTagPriority",
-    "USBD_CalculateUsbBandwidth",
-    "USBD_CreateConfigurationRequest",
-    "USBD_Debug_LogEntry",
-    "USBD_GetUSBDIVersion",
-    "USBD_ParseConfigurationDescriptor",
-    "USBD_QueryBusTime",
-    "USBD_RegisterHcFilter",
 ];
 
 /// Types of the real kit's headers whose bindings do not compile, because of

@@ -1,6 +1,6 @@
 //! The driver model that a driver's manifest names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cargo_metadata::MetadataCommand;
 use serde_json::Value;
@@ -48,17 +48,9 @@ pub(crate) fn emit_check_cfg() {
     );
 }
 
-/// The driver model of the workspace that is being built.
-pub(crate) fn of_this_build() -> Result<DriverConfig, ConfigError> {
-    of_workspace(top_level_manifest(Path::new(&cargo_env("OUT_DIR")?)))
-}
-
-/// The driver model of the workspace of the package whose build script this is.
-pub(crate) fn of_this_package() -> Result<DriverConfig, ConfigError> {
-    of_workspace(Path::new(&cargo_env("CARGO_MANIFEST_DIR")?).join("Cargo.toml"))
-}
-
-fn of_workspace(manifest: PathBuf) -> Result<DriverConfig, ConfigError> {
+/// Fails unless the workspace of the package whose build script this is names WDM, and nothing else.
+pub(crate) fn check() -> Result<(), ConfigError> {
+    let manifest = Path::new(&cargo_env("CARGO_MANIFEST_DIR")?).join("Cargo.toml");
     let workspace = MetadataCommand::new()
         .manifest_path(&manifest)
         .no_deps()
@@ -83,25 +75,12 @@ fn of_workspace(manifest: PathBuf) -> Result<DriverConfig, ConfigError> {
     if named.is_empty() {
         return Err(ConfigError::NoDriverModel { manifest });
     }
-    Ok(DriverConfig::Wdm)
+    Ok(())
 }
 
 /// The value of `wdk.driver-model.driver-type` in a `metadata` table.
 fn driver_type(metadata: &Value) -> Option<&str> {
     metadata.pointer("/wdk/driver-model/driver-type")?.as_str()
-}
-
-/// The manifest of the workspace that is being built. As in the published wdk-build, it is
-/// beside the lock file in a folder above the target folder. If there is none, it is the
-/// manifest of the workspace that contains this crate.
-fn top_level_manifest(out_dir: &Path) -> PathBuf {
-    out_dir
-        .ancestors()
-        .find(|folder| folder.join("Cargo.lock").exists())
-        .map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"),
-            |folder| folder.join("Cargo.toml"),
-        )
 }
 
 #[cfg(test)]
@@ -114,25 +93,5 @@ mod tests {
 
         assert_eq!(driver_type(&metadata), Some("KMDF"));
         assert_eq!(driver_type(&Value::Null), None);
-    }
-
-    #[test]
-    fn top_level_manifest_is_beside_the_lock_file_above_the_target_folder() {
-        let workspace = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(workspace.path().join("Cargo.lock"), "").expect("a file in it");
-
-        let manifest = top_level_manifest(&workspace.path().join("target/debug/build/x/out"));
-
-        assert_eq!(manifest, workspace.path().join("Cargo.toml"));
-    }
-
-    #[test]
-    fn without_a_lock_file_above_the_manifest_is_that_of_this_workspace() {
-        let elsewhere = tempfile::tempdir().expect("a temporary folder");
-
-        let manifest = top_level_manifest(elsewhere.path());
-
-        assert!(manifest.ends_with("wdk-build/../Cargo.toml"));
-        assert!(manifest.is_file());
     }
 }

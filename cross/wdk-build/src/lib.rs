@@ -29,7 +29,7 @@ pub use kit::Kit;
 /// The configuration of a build that depends on the WDK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The driver model that the driver's manifest names.
+    /// Always [`DriverConfig::Wdm`].
     pub driver_config: DriverConfig,
     architecture: Architecture,
     kit: Kit,
@@ -57,8 +57,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the target is not x86_64 or aarch64 `-pc-windows-msvc`, if no manifest names a
-    /// driver model or one names another model than WDM, or if the headers do not exist.
+    /// If the target is not x86_64 or aarch64 `-pc-windows-msvc`, or if the headers do not exist.
     pub fn from_env_auto() -> Result<Self, ConfigError> {
         let target = cargo_env("TARGET")?;
         let architecture = match target.as_str() {
@@ -66,11 +65,10 @@ impl Config {
             "aarch64-pc-windows-msvc" => Architecture::Arm64,
             _ => return Err(ConfigError::UnsupportedTarget { target }),
         };
-        let driver_config = driver_model::of_this_build()?;
         let kit = Kit::from_env()?;
         let overlay = kit.write_case_insensitive_overlay()?;
         Ok(Self {
-            driver_config,
+            driver_config: DriverConfig::Wdm,
             architecture,
             kit,
             overlay,
@@ -183,9 +181,9 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the C runtime is not configured to be linked statically, if the
-    /// driver's manifest names another driver model than WDM, or if an import
-    /// library cannot be made.
+    /// If the C runtime is not configured to be linked statically, if the driver's
+    /// workspace names no driver model or another one than WDM, or if an import library
+    /// cannot be made.
     pub fn configure_binary_build(&self) -> Result<(), ConfigError> {
         if !cargo_env("CARGO_CFG_TARGET_FEATURE")?
             .split(',')
@@ -193,8 +191,7 @@ impl Config {
         {
             return Err(ConfigError::StaticCrtNotEnabled);
         }
-        // For libraries, `from_env_auto` guesses the driver's workspace. Here it is known.
-        driver_model::of_this_package()?;
+        driver_model::check()?;
         let folder = import_libraries::make(self.architecture)?;
         println!("cargo::rustc-link-search=native={}", folder.display());
         linker::emit_arguments(&load_config::make(self.architecture)?);
@@ -206,8 +203,7 @@ impl Config {
 ///
 /// # Errors
 ///
-/// As [`Config::from_env_auto`], except that a build in which no manifest names
-/// a driver model is left unconfigured.
+/// As [`Config::from_env_auto`].
 pub fn configure_wdk_library_build() -> Result<(), ConfigError> {
     configure_wdk_library_build_and_then(|_| Ok(()))
 }
@@ -222,17 +218,9 @@ where
     F: FnMut(Config) -> Result<(), E>,
     E: From<ConfigError>,
 {
-    match Config::from_env_auto() {
-        Ok(config) => {
-            config.configure_library_build()?;
-            f(config)
-        }
-        Err(ConfigError::NoDriverModel { .. }) => {
-            driver_model::emit_check_cfg();
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-    }
+    let config = Config::from_env_auto()?;
+    config.configure_library_build()?;
+    f(config)
 }
 
 /// Configures a driver.
