@@ -5,7 +5,7 @@ mod generator;
 
 use std::{env, error::Error, fs, path::Path};
 
-use generator::{Headers, Processor, bindings::Bindings, table::Table};
+use generator::{Headers, bindings::Bindings, table::Table};
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in ["build.rs", "generator", "storport-wdk.json"] {
@@ -29,12 +29,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => Headers::Ours,
         Some(_) => Headers::Theirs,
     };
-    let processor = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
-        "aarch64" => Processor::Arm64,
-        _ => Processor::X64,
-    };
 
-    let generated = generator::generate(&bindings, &table, headers, processor)?;
+    let generated = generator::generate(&bindings, &table, headers).map_err(|disagreements| {
+        for disagreement in &disagreements {
+            println!("cargo::error={disagreement}");
+        }
+        "the headers and storport-wdk.json differ"
+    })?;
     // This is no warning, but a build script can print in no other way.
     println!(
         "cargo::warning=checked for {}: {generated}",

@@ -26,12 +26,10 @@ pub struct Struct {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-pub enum Field {
-    /// `bit` counts from the lowest bit of the byte at `offset`.
-    Bits { offset: usize, bit: usize, bits: u8 },
-    /// A size of 0 or less means an array without a length.
-    Bytes { offset: usize, size: i64 },
+pub struct Field {
+    pub offset: usize,
+    /// 0 or less means an array without a length.
+    pub size: i64,
 }
 
 #[derive(Deserialize)]

@@ -10,10 +10,6 @@
 #![no_std]
 
 #[cfg(windows)]
-#[expect(
-    clippy::identity_op,
-    reason = "a bit-field's place is its unit's plus a bit, which may be 0"
-)]
 mod assertions {
     use core::mem::offset_of;
 

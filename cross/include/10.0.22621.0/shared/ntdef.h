@@ -1,7 +1,7 @@
 // The base types of Windows.
 //
-// Sources: [MS-DTYP] (Windows Data Types) for the integer, character and pointer types,
-// GUID and the strings; the table of the compiled WDK 10.0.22621.0
+// Sources: [MS-DTYP] (Windows Data Types) for the integer, character and pointer types and
+// the strings; the table of the compiled WDK 10.0.22621.0
 // (cross/abi/storport-wdk.json) for every structure. A test compares them with the table.
 // Windows is LLP64: long is 32 bits wide.
 #pragma once
@@ -27,7 +27,6 @@ typedef unsigned long long ULONGLONG, ULONG64;
 typedef unsigned long long ULONG_PTR;
 typedef ULONG_PTR SIZE_T;
 typedef wchar_t WCHAR, *PWCH, *PWSTR;
-typedef const WCHAR *PCWSTR;
 
 typedef LONG NTSTATUS;
 
@@ -57,13 +56,6 @@ typedef union _LARGE_INTEGER {
     LONGLONG QuadPart;
 } LARGE_INTEGER, *PLARGE_INTEGER;
 typedef LARGE_INTEGER PHYSICAL_ADDRESS;
-
-typedef struct _GUID {
-    unsigned long Data1;
-    unsigned short Data2;
-    unsigned short Data3;
-    unsigned char Data4[8];
-} GUID;
 
 // Length and MaximumLength count bytes. The text need not end with a NUL.
 typedef struct _UNICODE_STRING {
