@@ -11,7 +11,7 @@ use core::{mem::MaybeUninit, ptr};
 use storport::{
     BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Initialize, Interrupt, InterruptLocked,
     Interrupted, MessageLocked, Miniport, NotFound, ResetBus, Restart, Srb, StartIo, StartIoLocked,
-    Stop, StorStatus, ThreadedDpc,
+    Stop, ThreadedDpc,
 };
 use wdk_panic as _;
 use wdk_sys::{
@@ -88,7 +88,11 @@ impl Queue {
 
     /// Calls StorPortAcquireSpinLock, increments the counter, and calls StorPortReleaseSpinLock.
     #[inline(always)]
-    unsafe fn count_with(&mut self, kind: STOR_SPINLOCK, dpc: *mut STOR_DPC) {
+    unsafe fn count_with(&mut self, kind: STOR_SPINLOCK) {
+        let dpc = match kind {
+            kind::DpcLock => self.dpc,
+            _ => ptr::null_mut(),
+        };
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
         let handle = handle.as_mut_ptr();
         // SAFETY: The arguments are those of the inline function.
@@ -132,129 +136,82 @@ impl Queue {
             StorPortNotification(notification::ReleaseSpinLock, self.device_extension, handle);
         }
     }
+
+    /// Calls StorPortAcquireMSISpinLock, increments the counter, and calls
+    /// StorPortReleaseMSISpinLock. The status is not checked, as in storahci, Microsoft's sample
+    /// of an AHCI miniport (storport-rules.md StorAhci).
+    #[inline(always)]
+    unsafe fn count_with_message(&mut self) {
+        let mut irql: ULONG = 0;
+        // SAFETY: The arguments are those of the inline function.
+        unsafe {
+            StorPortExtendedFunction(
+                extended::ExtFunctionAcquireMSISpinLock,
+                self.device_extension,
+                self.message,
+                &raw mut irql,
+            )
+        };
+        self.count();
+        // SAFETY: As above.
+        unsafe {
+            StorPortExtendedFunction(
+                extended::ExtFunctionReleaseMSISpinLock,
+                self.device_extension,
+                self.message,
+                irql,
+            )
+        };
+    }
 }
 
-/// StartIoLock, in HwBuildIo.
-#[unsafe(no_mangle)]
-pub extern "C" fn guard_start_io_lock<'a>(cells: &Cells<'a>, cx: &mut BuildIo<'_, 'a>) {
-    cells
-        .start_io
-        .with(cx, |count| **count = count.wrapping_add(1));
+/// Makes the pairs. Each name is the symbol that `cargo xtask guard-cost` looks for.
+macro_rules! pairs {
+    ($(
+        $(#[$doc:meta])*
+        $guard:ident: $cell:ident.$with:ident in $context:ident;
+        $calls:ident: $count:ident($($kind:expr)?);
+    )*) => {$(
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $guard<'a>(cells: &Cells<'a>, cx: &mut $context<'_, 'a>) {
+            _ = cells.$cell.$with(cx, |count| **count = count.wrapping_add(1));
+        }
+
+        /// The same with the calls of a C miniport.
+        ///
+        /// # Safety
+        /// The caller may take the lock, and `queue` is valid.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $calls(queue: &mut Queue) {
+            // SAFETY: The caller's promise.
+            unsafe { queue.$count($($kind)?) };
+        }
+    )*};
 }
 
-/// The same with the calls of a C miniport.
-///
-/// # Safety
-/// The caller may take the lock, and `queue` is valid. The other functions require the same.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_start_io_lock(queue: &mut Queue) {
-    // SAFETY: The caller's promise.
-    unsafe { queue.count_with(kind::StartIoLock, ptr::null_mut()) };
-}
+pairs! {
+    /// StartIoLock, in HwBuildIo.
+    guard_start_io_lock: start_io.with in BuildIo;
+    calls_start_io_lock: count_with(kind::StartIoLock);
 
-/// DpcLock, in HwStartIo.
-#[unsafe(no_mangle)]
-pub extern "C" fn guard_dpc_lock<'a>(cells: &Cells<'a>, cx: &mut StartIo<'_, 'a>) {
-    cells.dpc.with(cx, |count| **count = count.wrapping_add(1));
-}
+    /// DpcLock, in HwStartIo.
+    guard_dpc_lock: dpc.with in StartIo;
+    calls_dpc_lock: count_with(kind::DpcLock);
 
-/// The same with the calls of a C miniport.
-///
-/// # Safety
-/// See [`calls_start_io_lock`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_dpc_lock(queue: &mut Queue) {
-    // SAFETY: The caller's promise.
-    unsafe { queue.count_with(kind::DpcLock, queue.dpc) };
-}
+    /// InterruptLock, in HwDpcRoutine.
+    guard_interrupt_lock: interrupt.with in Dpc;
+    calls_interrupt_lock: count_with(kind::InterruptLock);
 
-/// InterruptLock, in HwDpcRoutine.
-#[unsafe(no_mangle)]
-pub extern "C" fn guard_interrupt_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>) {
-    cells
-        .interrupt
-        .with(cx, |count| **count = count.wrapping_add(1));
-}
+    /// DpcLevelLock, in HwDpcRoutine.
+    guard_dpc_level_lock: dpc.with_at_dpc_level in Dpc;
+    calls_dpc_level_lock: count_with_ex(kind::DpcLevelLock);
 
-/// The same with the calls of a C miniport.
-///
-/// # Safety
-/// See [`calls_start_io_lock`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_interrupt_lock(queue: &mut Queue) {
-    // SAFETY: The caller's promise.
-    unsafe { queue.count_with(kind::InterruptLock, ptr::null_mut()) };
-}
+    /// ThreadedDpcLock, in the routine of a threaded DPC.
+    guard_threaded_dpc_lock: dpc.with_in_threaded_dpc in ThreadedDpc;
+    calls_threaded_dpc_lock: count_with_ex(kind::ThreadedDpcLock);
 
-/// DpcLevelLock, in HwDpcRoutine.
-#[unsafe(no_mangle)]
-pub extern "C" fn guard_dpc_level_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>) {
-    let _: Result<(), StorStatus> = cells
-        .dpc
-        .with_at_dpc_level(cx, |count| **count = count.wrapping_add(1));
-}
-
-/// The same with the calls of a C miniport.
-///
-/// # Safety
-/// See [`calls_start_io_lock`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_dpc_level_lock(queue: &mut Queue) {
-    // SAFETY: The caller's promise.
-    unsafe { queue.count_with_ex(kind::DpcLevelLock) };
-}
-
-/// ThreadedDpcLock, in the routine of a threaded DPC.
-#[unsafe(no_mangle)]
-pub extern "C" fn guard_threaded_dpc_lock<'a>(cells: &Cells<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
-    let _: Result<(), StorStatus> = cells
-        .dpc
-        .with_in_threaded_dpc(cx, |count| **count = count.wrapping_add(1));
-}
-
-/// The same with the calls of a C miniport.
-///
-/// # Safety
-/// See [`calls_start_io_lock`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_threaded_dpc_lock(queue: &mut Queue) {
-    // SAFETY: The caller's promise.
-    unsafe { queue.count_with_ex(kind::ThreadedDpcLock) };
-}
-
-/// A message's lock, in HwDpcRoutine.
-#[unsafe(no_mangle)]
-pub extern "C" fn guard_message_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>) {
-    cells
-        .message
-        .with(cx, |count| **count = count.wrapping_add(1));
-}
-
-/// The same with the calls of a C miniport. The status is not checked, as in storahci, Microsoft's
-/// sample of an AHCI miniport (storport-rules.md StorAhci).
-///
-/// # Safety
-/// See [`calls_start_io_lock`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_message_lock(queue: &mut Queue) {
-    let mut irql: ULONG = 0;
-    // SAFETY: The arguments are those of the inline function.
-    unsafe {
-        StorPortExtendedFunction(
-            extended::ExtFunctionAcquireMSISpinLock,
-            queue.device_extension,
-            queue.message,
-            &raw mut irql,
-        )
-    };
-    queue.count();
-    // SAFETY: As above.
-    unsafe {
-        StorPortExtendedFunction(
-            extended::ExtFunctionReleaseMSISpinLock,
-            queue.device_extension,
-            queue.message,
-            irql,
-        )
-    };
+    /// A message's lock, in HwDpcRoutine.
+    guard_message_lock: message.with in Dpc;
+    calls_message_lock: count_with_message();
 }
