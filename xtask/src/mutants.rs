@@ -6,13 +6,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
+use fs_err as fs;
 use serde::Deserialize;
 
 use crate::{
@@ -89,13 +90,8 @@ pub enum MutantsError {
     #[error("the tests were not measured: {0}")]
     Tool(#[from] ToolError),
     /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] io::Error),
     /// The report of cargo-mutants has another form.
     #[error("{}: {source}; adapt xtask/src/mutants.rs to this version of cargo-mutants", path.display())]
     Report {
@@ -138,7 +134,7 @@ fn measure(packages: &[Package], jobs: u8) -> Result<(), MutantsError> {
     if !is_installed() {
         return Err(MutantsError::NotInstalled);
     }
-    let list = List::parse(&read(&workspace::root().join(LIST))?)?;
+    let list = List::parse(&fs::read_to_string(workspace::root().join(LIST))?)?;
     let mut table = String::from(TABLE_HEAD);
     let mut differences = Vec::new();
     for package in packages {
@@ -164,17 +160,15 @@ fn is_installed() -> bool {
 /// Runs cargo-mutants, which shows its progress on a terminal.
 fn run(package: Package, jobs: u8) -> Result<Report, MutantsError> {
     let folder = workspace::target().join("mutants").join(package.name());
-    fs::create_dir_all(&folder).map_err(|source| MutantsError::File {
-        path: folder.clone(),
-        source,
-    })?;
+    fs::create_dir_all(&folder)?;
     let mut command = mutants(package, jobs, &folder);
     let status = tool::status(&mut command)?;
     if !matches!(status.code(), Some(0 | SURVIVED | TIMED_OUT)) {
         return Err(ToolError::failed(&command, status).into());
     }
     let path = folder.join("mutants.out/outcomes.json");
-    serde_json::from_str(&read(&path)?).map_err(|source| MutantsError::Report { path, source })
+    serde_json::from_str(&fs::read_to_string(&path)?)
+        .map_err(|source| MutantsError::Report { path, source })
 }
 
 /// Exit codes of cargo-mutants, which says what was found.
@@ -210,13 +204,6 @@ fn mutants(package: Package, jobs: u8, folder: &Path) -> Command {
         _ => command.args(["--cargo-test-arg=--lib", "--cargo-test-arg=--tests"]),
     };
     command
-}
-
-fn read(path: &Path) -> Result<String, MutantsError> {
-    fs::read_to_string(path).map_err(|source| MutantsError::File {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// What cargo-mutants writes about a package, as far as it is used.
@@ -391,68 +378,47 @@ mod tests {
                               mutant = 'replace += with -= in g'\n\
                               reason = 'the index leaves the loop'\n";
 
-    fn differences(list: &str) -> Vec<String> {
-        let list = List::parse(list).unwrap();
-        list.differences("crates/a/", &report())
-    }
-
     #[test]
-    fn a_listed_mutant_may_survive() {
-        assert_eq!(
-            differences(&format!("{SURVIVES}{NEVER_ENDS}")),
-            [""; 0],
-            "as listed"
-        );
-    }
-
-    #[test]
-    fn a_mutant_that_is_not_listed_is_named_with_its_place() {
-        assert_eq!(
-            differences(""),
-            [
-                "crates/a/src/lib.rs:3:7: replace | with ^ in f: survives: add a test that fails \
-                 for it",
-                "crates/a/src/lib.rs:4:7: replace | with ^ in f: survives: add a test that fails \
-                 for it",
-                "crates/a/src/lib.rs:9:1: replace += with -= in g: never ends: add a test that \
-                 fails for it",
-            ]
-        );
-    }
-
-    #[test]
-    fn an_entry_must_match_as_many_mutants_as_it_says() {
-        for (count, listed) in [("1", 1), ("3", 3)] {
-            let list = SURVIVES.replace("count = 2", &format!("count = {count}"));
-            assert_eq!(
-                differences(&(list + NEVER_ENDS)),
-                [format!(
-                    "crates/a/src/lib.rs: replace | with ^ in f: listed {listed} times, survives 2 \
-                     times 3:7 4:7: correct the entry, or remove it"
-                )]
-            );
+    fn only_what_differs_from_the_list_is_named() {
+        let place = "crates/a/src/lib.rs";
+        let unlisted = |what: &str| format!("{place}:{what}: add a test that fails for it");
+        let wrong = |what: &str| format!("{place}: {what}: correct the entry, or remove it");
+        let both = format!("{SURVIVES}{NEVER_ENDS}");
+        let counted = |count| both.replace("count = 2", &format!("count = {count}"));
+        let listed = |count| {
+            wrong(&format!(
+                "replace | with ^ in f: listed {count} times, survives 2 times 3:7 4:7"
+            ))
+        };
+        for (case, list, expected) in [
+            ("all are listed", both.clone(), vec![]),
+            (
+                "none is listed",
+                String::new(),
+                vec![
+                    unlisted("3:7: replace | with ^ in f: survives"),
+                    unlisted("4:7: replace | with ^ in f: survives"),
+                    unlisted("9:1: replace += with -= in g: never ends"),
+                ],
+            ),
+            ("too few are listed", counted(1), vec![listed(1)]),
+            ("too many are listed", counted(3), vec![listed(3)]),
+            (
+                "a mutant that is caught is listed",
+                both.clone() + &NEVER_ENDS.replace("-=", "*="),
+                vec![wrong(
+                    "replace += with *= in g: listed 1 times, never ends 0 times ",
+                )],
+            ),
+            (
+                "entries of other packages are not judged",
+                both.clone() + &NEVER_ENDS.replace("crates/a", "crates/ab"),
+                vec![],
+            ),
+        ] {
+            let list = List::parse(&list).unwrap();
+            assert_eq!(list.differences("crates/a/", &report()), expected, "{case}");
         }
-    }
-
-    #[test]
-    fn an_entry_that_matches_nothing_is_named() {
-        let caught = NEVER_ENDS.replace("-=", "*=");
-        assert_eq!(
-            differences(&format!("{SURVIVES}{NEVER_ENDS}{caught}")),
-            [
-                "crates/a/src/lib.rs: replace += with *= in g: listed 1 times, never ends 0 times \
-                 : correct the entry, or remove it"
-            ]
-        );
-    }
-
-    #[test]
-    fn entries_of_other_packages_are_not_judged() {
-        let other = NEVER_ENDS.replace("crates/a", "crates/ab");
-        assert_eq!(
-            differences(&format!("{SURVIVES}{NEVER_ENDS}{other}")),
-            [""; 0]
-        );
     }
 
     #[test]
@@ -468,7 +434,7 @@ mod tests {
 
     #[test]
     fn the_list_in_the_repository_is_valid() {
-        let list = List::parse(&read(&workspace::root().join(LIST)).unwrap()).unwrap();
+        let list = List::parse(&fs::read_to_string(workspace::root().join(LIST)).unwrap()).unwrap();
         for entry in list.survives.iter().chain(&list.never_ends) {
             let file = workspace::root().join(&entry.file);
             assert!(file.is_file(), "{} does not exist", entry.file);

@@ -6,7 +6,7 @@ use scsi::{
 };
 use storport::{BuildIo, Failure, Function, Srb};
 
-/// Answers a request. Returns it if HwStartIo is to have it, and else completes
+/// Answers a request. Returns it if HwStartIo must handle it. Otherwise completes
 /// it. A broken disk fails every SCSI request.
 pub fn answer<'a>(
     disk: &Disk,
