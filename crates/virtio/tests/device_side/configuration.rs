@@ -184,21 +184,6 @@ fn a_configuration_that_changes_between_two_reads_is_read_consistently() {
     }
 }
 
-/// The driver reads the configuration again while the disk is in use.
-#[test]
-fn a_disk_that_shrinks_has_no_extents_beyond_its_new_end() {
-    let pci = device(disk_features(), config_space(8000));
-    let live = negotiated(&pci).start().unwrap();
-    let before = Config::read(live.config(), live.accepted()).unwrap();
-    assert_eq!(before.capacity.last(), Some(Lba(999)));
-
-    pci.function.borrow_mut().config = config_space(800);
-    let after = Config::read(live.config(), live.accepted()).unwrap();
-
-    assert!(after.capacity.extent(Lba(99), Blocks(1)).is_ok());
-    assert!(after.capacity.extent(Lba(100), Blocks(1)).is_err());
-}
-
 #[test]
 fn the_configuration_of_a_removed_disk_is_refused() {
     let pci = device(disk_features(), config_space(8000));

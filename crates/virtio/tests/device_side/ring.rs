@@ -42,24 +42,16 @@ fn a_new_ring_is_zeroed() {
 
 /// INDIRECT is only used if it was negotiated.
 #[test]
-fn without_indirect_descriptors_there_is_no_queue() {
-    let memory = memory();
-    let table = vec![None::<u32>; 8];
-
-    let queue = SplitQueue::new(&mut dma(&memory), 0, queue_size(8), F::VERSION_1, table);
-
-    assert_eq!(queue.err(), Some(Error::NoIndirect));
-}
-
-#[test]
-fn a_table_with_a_request_in_flight_is_refused() {
-    let memory = memory();
-    let mut table = vec![None; 8];
-    table[7] = Some(1);
-
-    let queue = SplitQueue::new(&mut dma(&memory), 0, queue_size(8), FLAGS, table);
-
-    assert_eq!(queue.err(), Some(Error::TableInUse));
+fn without_indirect_descriptors_or_with_a_request_in_flight_there_is_no_queue() {
+    let used = [vec![None; 7], vec![Some(1)]].concat();
+    for (features, table, error) in [
+        (F::VERSION_1, vec![None; 8], Error::NoIndirect),
+        (FLAGS, used, Error::TableInUse),
+    ] {
+        let memory = memory();
+        let queue = SplitQueue::new(&mut dma(&memory), 0, queue_size(8), features, table);
+        assert_eq!(queue.err(), Some(error));
+    }
 }
 
 #[test]

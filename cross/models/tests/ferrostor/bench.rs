@@ -52,21 +52,11 @@ impl Kind {
         };
         let (function, cdb) = match self {
             Self::Reset => (wdk_sys::SRB_FUNCTION_RESET_DEVICE, Vec::new()),
-            _ => (
-                wdk_sys::SRB_FUNCTION_EXECUTE_SCSI,
-                vec![
-                    opcode,
-                    fua,
-                    0,
-                    0,
-                    0,
-                    block,
-                    0,
-                    0,
-                    (!data.is_empty()).into(),
-                    0,
-                ],
-            ),
+            _ => {
+                let blocks = u8::from(!data.is_empty());
+                let cdb = [opcode, fua, 0, 0, 0, block, 0, 0, blocks, 0];
+                (wdk_sys::SRB_FUNCTION_EXECUTE_SCSI, cdb.to_vec())
+            }
         };
         Request {
             shape,

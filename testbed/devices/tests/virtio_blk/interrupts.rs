@@ -54,6 +54,7 @@ fn a_used_queue_sends_the_message_of_its_vector() {
 
     driver.receiver.wait(|seen| seen.messages == [1]);
     assert!(!driver.receiver.seen().line);
+    assert_eq!(driver.get::<1>(ISR), 0);
     assert_eq!(driver.disk.counters().interrupts, 1);
 
     // Vector 0 belongs to the configuration too.

@@ -184,29 +184,6 @@ fn a_reset_waits_for_the_request_at_hand() {
 }
 
 #[test]
-fn a_reset_in_the_middle_of_traffic_ends_it() {
-    let mut driver = Driver::powered_up(256, BlkSettings::default());
-    for _ in 0..50 {
-        driver.initialise(Setup {
-            queue_size: 256,
-            ..Setup::default()
-        });
-        let (pieces, buffer, _) = driver.request(IN, 3, &[0; 512]);
-        for _ in 0..64 {
-            driver.enqueue(&pieces);
-        }
-        driver.notify_if_wanted();
-
-        driver.reset();
-        driver.write(buffer, &[0xee; 512]);
-
-        // A later access of the device would be seen here.
-        driver.set::<1>(COMMON + 0x14, 1);
-        assert_eq!(driver.read(buffer, 512), [0xee; 512]);
-    }
-}
-
-#[test]
 fn a_delay_is_a_delay() {
     let delay = Duration::from_millis(30);
     let mut driver = Driver::of(|settings, _| settings.faults.latency = delay);
