@@ -12,20 +12,20 @@ use testbed_virtio::{driver_errors::DriverErrors, function::Structure};
 use super::msix;
 
 /// The length of conventional configuration space.
-pub(super) const BYTES: usize = 256;
+const BYTES: usize = 256;
 
 /// The BAR of the MSI-X table.
 pub(super) const MSIX_BAR: usize = 1;
 /// The BAR of the virtio structures.
-pub(super) const VIRTIO_BAR: usize = 4;
+const VIRTIO_BAR: usize = 4;
 /// The I/O BAR of a transitional function's legacy interface.
 pub(super) const LEGACY_BAR: usize = 0;
 /// The BAR of a bell's registers, and its length: a page, the smallest unit that Windows maps.
 pub(super) const BELL_BAR: usize = 0;
-pub(super) const BELL_BYTES: u64 = 0x1000;
+const BELL_BYTES: u64 = 0x1000;
 
 /// The length of each virtio structure in [`VIRTIO_BAR`].
-pub(super) const STRUCTURE_BYTES: u64 = 0x1000;
+const STRUCTURE_BYTES: u64 = 0x1000;
 /// The distance between the notification addresses of adjacent queues.
 const NOTIFY_MULTIPLIER: u32 = 4;
 

@@ -30,7 +30,7 @@ use testbed_machine::{
 
 use super::{
     blk_request::{Disk, Terms},
-    config_space::{ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, VIRTIO_BAR, structure_at},
+    config_space::{ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, structure_at},
     disk_image::{DiskImage, DiskImageError},
     faults::{Activity, Faults, Glitch, Served},
     interrupt_sender::InterruptSender,
@@ -270,10 +270,6 @@ impl PciFunction for VirtioBlk {
         let (msix_control, pin_disabled) = {
             let mut space = core.config_space();
             space.write(offset, data, &core.driver_errors);
-            core.decodes
-                .store(space.decodes_memory(), Ordering::Release);
-            core.bus_master
-                .store(space.is_bus_master(), Ordering::Release);
             (space.msix_control(), space.pin_disabled())
         };
         core.interrupts.configure(msix_control, pin_disabled);
@@ -357,13 +353,15 @@ impl PciFunction for VirtioBlk {
 
     fn power_cycle(&self) {
         let core = &*self.core;
-        core.decodes.store(false, Ordering::Release);
-        core.bus_master.store(false, Ordering::Release);
+        let BlkSettings {
+            device_id,
+            slot,
+            msix_vectors,
+            ..
+        } = core.settings;
+        *core.config_space() = ConfigSpace::new(device_id, slot, msix_vectors).unplaced();
         core.queue.reset();
         core.function().power_cycle();
-        let settings = &core.settings;
-        *core.config_space() =
-            ConfigSpace::new(settings.device_id, settings.slot, settings.msix_vectors).unplaced();
         core.interrupts.power_cycle();
     }
 
@@ -398,10 +396,6 @@ pub(super) struct Core {
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
 
     config_space: Mutex<ConfigSpace>,
-    /// The command register enables memory decoding.
-    decodes: AtomicBool,
-    /// The command register enables bus mastering.
-    bus_master: AtomicBool,
     function: Mutex<Function>,
     interrupts: InterruptSender,
     queue: QueueWorker,
@@ -439,8 +433,6 @@ impl Core {
             memory,
             serial,
             config_space: Mutex::new(ConfigSpace::new(settings.device_id, settings.slot, vectors)),
-            decodes: AtomicBool::new(true),
-            bus_master: AtomicBool::new(true),
             function: Mutex::new(Function::new(common, config)),
             interrupts: InterruptSender::new(vectors),
             queue: QueueWorker::default(),
@@ -524,14 +516,18 @@ impl Core {
             );
             return false;
         }
-        if !self.decodes.load(Ordering::Acquire) {
+        let (decodes, bar) = {
+            let space = self.config_space();
+            (space.decodes_memory(), space.bar(index))
+        };
+        if !decodes {
             self.driver_errors.add(format!(
                 "BAR {index} was accessed while the command register has memory decoding off"
             ));
             return false;
         }
         let end = offset.checked_add(bytes as u64);
-        let inside = self.config_space_bytes(index);
+        let inside = bar.map_or(0, |bar| bar.bytes);
         let reachable = end.is_some_and(|end| end <= inside);
         if !reachable {
             self.driver_errors.add(format!(
@@ -539,17 +535,6 @@ impl Core {
             ));
         }
         reachable
-    }
-
-    /// The length of a memory BAR; 0 if it does not exist.
-    fn config_space_bytes(&self, index: usize) -> u64 {
-        match index {
-            VIRTIO_BAR => 4 * super::config_space::STRUCTURE_BYTES,
-            MSIX_BAR if self.settings.msix_vectors > 0 => {
-                msix::Layout::of(self.settings.msix_vectors).bytes
-            }
-            _ => 0,
-        }
     }
 
     fn notify(&self, offset: u64, data: &[u8]) {
@@ -574,7 +559,7 @@ impl Core {
                 "a notification for queue 0 with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
             ));
         }
-        if !self.bus_master.load(Ordering::Acquire) {
+        if !self.config_space().is_bus_master() {
             self.driver_errors
                 .add("a notification while the command register has bus mastering off");
             return;

@@ -265,11 +265,11 @@ fn a_sector_that_cannot_be_written_keeps_its_data() {
 fn the_cache_mode_follows_the_features_and_the_driver() {
     const WRITEBACK: u64 = DEVICE + 32;
     for (features, writeback) in [(u64::MAX, 1), (!FLUSH, 0)] {
-        let mut driver = Driver::powered_up(256, BlkSettings::default());
-        driver.initialise(Setup {
+        let setup = Setup {
             features,
             ..Setup::default()
-        });
+        };
+        let mut driver = Driver::with(setup);
 
         assert_eq!(driver.get::<1>(WRITEBACK), writeback);
         driver.set::<1>(WRITEBACK, 1 - writeback);
@@ -277,10 +277,7 @@ fn the_cache_mode_follows_the_features_and_the_driver() {
         // A write succeeds with both.
         assert_eq!(driver.call(OUT, 1, &[0x77; 512]).0, OK);
         assert_eq!(driver.image(1, 512), [0x77; 512]);
-        driver.initialise(Setup {
-            features,
-            ..Setup::default()
-        });
+        driver.initialise(setup);
         assert_eq!(driver.get::<1>(WRITEBACK), writeback);
     }
 }
