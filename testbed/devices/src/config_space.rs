@@ -361,23 +361,20 @@ mod tests {
     }
 
     #[test]
-    fn a_modern_disk_has_the_identity_of_the_specification() {
-        let space = modern();
+    fn a_disk_has_the_identity_of_the_specification_and_only_a_transitional_one_a_legacy_bar() {
+        let legacy = Some((BarKind::Io, 0x80));
+        for (id, device, revision, subsystem, bar) in [
+            (DeviceId::Modern, 0x1042_1af4, 1, 0x1100_1af4, None),
+            (DeviceId::Transitional, 0x1001_1af4, 0, 0x0002_1af4, legacy),
+        ] {
+            let space = ConfigSpace::new(id, 0, 2);
 
-        assert_eq!(read(&space, 0x00), [0xf4, 0x1a, 0x42, 0x10]);
-        assert_eq!(read(&space, 0x08), [1, 0x00, 0x00, 0x01]);
-        assert_eq!(read(&space, 0x2c), [0xf4, 0x1a, 0x00, 0x11]);
-    }
-
-    #[test]
-    fn a_transitional_disk_has_the_identity_of_the_specification() {
-        let space = ConfigSpace::new(DeviceId::Transitional, 0, 2);
-
-        assert_eq!(read(&space, 0x00), [0xf4, 0x1a, 0x01, 0x10]);
-        assert_eq!(read(&space, 0x08), [0]);
-        assert_eq!(read(&space, 0x2c), [0xf4, 0x1a, 0x02, 0x00]);
-        let bar = space.bar(LEGACY_BAR).expect("an I/O BAR");
-        assert_eq!((bar.kind, bar.bytes), (BarKind::Io, 0x80));
+            assert_eq!(space.dword(0x00), device);
+            assert_eq!(read(&space, 0x08), [revision, 0x00, 0x00, 0x01]);
+            assert_eq!(space.dword(0x2c), subsystem);
+            let found = space.bar(LEGACY_BAR).map(|bar| (bar.kind, bar.bytes));
+            assert_eq!(found, bar);
+        }
     }
 
     #[test]

@@ -87,11 +87,6 @@ impl Receiver {
         assert!(!timeout.timed_out(), "no such interrupt came: {seen:?}");
     }
 
-    /// The number of messages.
-    pub fn messages(&self) -> usize {
-        self.lock().messages.len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().expect("a lock")
     }
