@@ -67,7 +67,7 @@ fn hw_build_io_accesses_only_the_fields_and_buffers_of_its_srb() {
 }
 
 #[test]
-fn a_refused_request_returns_sense_data() {
+fn a_refused_request_returns_sense_data_and_a_dropped_one_an_error() {
     let adapter = started();
     for shape in SHAPES {
         let answer = adapter.send(0, &scsi(shape, opcode::REFUSED, 0));
@@ -78,13 +78,6 @@ fn a_refused_request_returns_sense_data() {
             ..done(status)
         };
         assert_eq!(answer.get(), Some(&expected));
-    }
-}
-
-#[test]
-fn a_dropped_srb_is_completed_as_an_error() {
-    let adapter = started();
-    for shape in SHAPES {
         let answer = adapter.send(0, &scsi(shape, opcode::FORGOTTEN, 0));
         assert_eq!(answer.get(), Some(&done(wdk_sys::SRB_STATUS_ERROR)));
     }
@@ -143,22 +136,7 @@ fn requests_without_a_cdb_are_completed() {
 fn requests_before_hw_find_adapter_are_completed() {
     let adapter = Adapter::new(&Driver::load::<Keeper>(), Machine::LINE);
     for shape in SHAPES {
-        let remove = adapter.send(0, &other(shape, wdk_sys::SRB_FUNCTION_POWER));
-        assert_eq!(remove.get(), Some(&done(wdk_sys::SRB_STATUS_SUCCESS)));
-        let scsi = adapter.send(0, &scsi(shape, opcode::QUEUED, 0));
-        assert_eq!(
-            scsi.get().map(|done| done.status),
-            Some(wdk_sys::SRB_STATUS_NO_HBA as u8)
-        );
-    }
-    assert!(!adapter.interrupt());
-}
-
-/// The data of some requests is Storport's answer already (STOR_DEVICE_CAPABILITIES).
-#[test]
-fn a_request_without_a_cdb_succeeds_with_its_data_left_alone() {
-    let adapter = Adapter::new(&Driver::load::<Keeper>(), Machine::LINE);
-    for shape in SHAPES {
+        // The data of some requests is Storport's answer already (STOR_DEVICE_CAPABILITIES).
         let power = Request {
             data: vec![vec![7; 4]],
             ..other(shape, wdk_sys::SRB_FUNCTION_POWER)
@@ -170,7 +148,13 @@ fn a_request_without_a_cdb_succeeds_with_its_data_left_alone() {
             ..done(wdk_sys::SRB_STATUS_SUCCESS)
         };
         assert_eq!(answer.get(), Some(&expected));
+        let scsi = adapter.send(0, &scsi(shape, opcode::QUEUED, 0));
+        assert_eq!(
+            scsi.get().map(|done| done.status),
+            Some(wdk_sys::SRB_STATUS_NO_HBA as u8)
+        );
     }
+    assert!(!adapter.interrupt());
 }
 
 #[test]
