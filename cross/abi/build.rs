@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", path.display());
         bindings.add(&fs::read_to_string(&path)?)?;
     }
-    let table = Table::parse(&fs::read_to_string("storport-wdk.json")?)?;
+    let table: Table = serde_json::from_str(&fs::read_to_string("storport-wdk.json")?)?;
     let headers = match env::var_os("WDKContentRoot") {
         None => Headers::Ours,
         Some(_) => Headers::Theirs,

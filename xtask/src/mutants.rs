@@ -206,7 +206,7 @@ fn mutants(package: Package, jobs: u8, folder: &Path) -> Command {
     command
 }
 
-/// What cargo-mutants writes about a package, as far as it is used.
+/// The fields of cargo-mutants' report on a package that are used.
 #[derive(Deserialize)]
 struct Report {
     total_mutants: usize,

@@ -13,30 +13,19 @@ use std::{
 use bindings::Bindings;
 use table::Table;
 
-/// Exceptions: declarations that the headers have and the table lacks. Each is a structure, enum
-/// or constant, with a reason.
-const KNOWN_DIFFERENCES: &[(&str, &str)] = &[
+/// Exceptions: structures, enums and constants that the headers have and the table lacks, with the
+/// reason.
+const KNOWN_DIFFERENCES: &[(&[&str], &str)] = &[
     (
-        "_PROCESSOR_NUMBER",
+        &["_PROCESSOR_NUMBER", "_DMA_WIDTH", "_DMA_SPEED"],
         "in the table only as the type of a field, whose size is checked",
     ),
     (
-        "_DMA_WIDTH",
-        "in the table only as the type of a field, whose size is checked",
+        &["TRUE", "FALSE"],
+        "of C code in general, not of storport.h",
     ),
     (
-        "_DMA_SPEED",
-        "in the table only as the type of a field, whose size is checked",
-    ),
-    ("TRUE", "of C code in general, not of storport.h"),
-    ("FALSE", "of C code in general, not of storport.h"),
-    (
-        "PASSIVE_LEVEL",
-        "of the kernel's headers, not of storport.h",
-    ),
-    ("APC_LEVEL", "of the kernel's headers, not of storport.h"),
-    (
-        "DISPATCH_LEVEL",
+        &["PASSIVE_LEVEL", "APC_LEVEL", "DISPATCH_LEVEL"],
         "of the kernel's headers, not of storport.h",
     ),
 ];
@@ -305,5 +294,7 @@ fn rust_type(c: &str) -> String {
 }
 
 fn is_known_difference(name: &str) -> bool {
-    KNOWN_DIFFERENCES.iter().any(|(known, _)| name == *known)
+    KNOWN_DIFFERENCES
+        .iter()
+        .any(|(names, _)| names.contains(&name))
 }

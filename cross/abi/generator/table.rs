@@ -48,9 +48,3 @@ pub struct Callback {
     /// The type of each parameter.
     pub params: Vec<String>,
 }
-
-impl Table {
-    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(json)
-    }
-}

@@ -53,7 +53,7 @@ fn generate(bindings: &str, table: &str) -> Result<Generated, String> {
 fn generate_for(bindings: &str, table: &str, headers: Headers) -> Result<Generated, String> {
     let mut read = Bindings::default();
     read.add(bindings).expect("the sample is Rust");
-    let table = Table::parse(table).expect("the sample is a table");
+    let table: Table = serde_json::from_str(table).expect("the sample is a table");
     generator::generate(&read, &table, headers).map_err(|disagreements| disagreements.join("\n"))
 }
 

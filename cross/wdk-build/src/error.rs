@@ -97,8 +97,7 @@ pub enum ConfigError {
         folder: PathBuf,
     },
 
-    /// The header tree has nothing of a subset that a feature of wdk-sys asks
-    /// for.
+    /// The header tree has no header of a subset that wdk-sys needs.
     #[error("{} has none of the headers of {api_subset:?}: {:?}", include.display(), api_subset.headers())]
     NoHeaders {
         /// The subset.

@@ -1,5 +1,5 @@
-// Storport's interface to a miniport, as far as the drivers of this repository use it: the
-// structures, the types of the callbacks, and the functions that storport.sys exports.
+// The part of Storport's interface that the drivers of this repository use: structures, types of
+// callbacks, and functions that storport.sys exports.
 //
 // The comment before a declaration is its source: a page of the driver reference
 // (windows-driver-docs-ddi, wdk-ddi-src/content), or `table`: the table of the compiled
