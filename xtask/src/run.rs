@@ -30,7 +30,7 @@ testbed. The most useful ones:
   --restart N             power the adapter down and up N times before the workload
   --dump                  crash the machine at the end; a second copy of the driver
                           writes a crash dump
-The arguments after -- describe the workload in diskspd's options. For all options:
+The arguments after -- describe the workload. For all options:
   cargo run --profile host --package testbed -- run --help
 
 Examples:
@@ -46,7 +46,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = HELP,
-    override_usage = "cargo xtask run [--driver NAME|FILE] [TESTBED OPTIONS] [-- DISKSPD OPTIONS]"
+    override_usage = "cargo xtask run [--driver NAME|FILE] [TESTBED OPTIONS] [-- WORKLOAD OPTIONS]"
 )]
 pub struct Options {
     /// Driver of this project (ferrostor, ramdisk, locks), or path of a .sys file

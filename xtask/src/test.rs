@@ -562,7 +562,7 @@ fn packages() -> Result<(), DriverError> {
 /// for each seed.
 const LOADS: [&[&str]; 2] = [
     &["-b8K", "-r", "-o16", "-t4", "-w30", "-d2", "-W0"],
-    &["-b64K", "-si", "-o8", "-t4", "-w50", "-d1", "-W0"],
+    &["-b64K", "-o8", "-t4", "-w50", "-d1", "-W0"],
 ];
 
 /// Runs the driver once, as `cargo xtask run` does, with all checks.

@@ -16,6 +16,7 @@ use testbed::{
     run::{self, Ending, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
     seeds::{self, UNUSABLE},
     size::Size,
+    workload::options::one_line,
 };
 use testbed_devices::DeviceId;
 use testbed_machine::InterruptKind;
@@ -29,8 +30,7 @@ Examples:
   testbed run --driver ferrostor.sys
       write and verify 64 MiB of a temporary disk, then run random I/O for 5 s
   testbed run --driver ferrostor.sys --disk scratch.img -- -b64K -o32 -t4 -w100 -d30 -L
-      use an image file, WHOSE CONTENTS ARE OVERWRITTEN, and a workload in
-      diskspd's options
+      use an image file, WHOSE CONTENTS ARE OVERWRITTEN, and another workload
   testbed run --driver ferrostor.sys --verify --seed 7
       enable all checks, and run one thread at a time, in an order that the seed
       determines
@@ -60,14 +60,12 @@ Examples:
   testbed rules | grep -A2 lock-order";
 
 const WORKLOAD: &str = "\
-Workload: the options of diskspd 2.2. Sizes can end with K, M, G, T or b (blocks):
-  -b<size> block         -d<s> -W<s> -C<s> duration, warm-up, cool-down
-  -o<n> outstanding      -t<n> threads (or -F<n> -O<n>)   -a<cpu>,<cpu> affinity
-  -r[align] random       -rs<percent> mixed   -s[i][stride] sequential   -p
-  -T<size> apart         -B<base>[:length] range          -f<size> its end
-  -w<percent> writes     -Z zeros  -Zr  -Z<size>[,file] write data
-  -Sb -Su -Sw -Sh caching  -z[seed]  -L latencies         -D[ms] IOPS deviation
-Each option once; other options of diskspd are refused, with a reason. The default is:";
+Workload: a few of diskspd's options, each once, with the values attached:
+  -b<size> bytes of an I/O        -r random, else sequential
+  -o<n> outstanding of a thread   -t<n> threads, which run on the CPUs in turn
+  -w<percent> writes              -Sw -Sh each write through the cache
+  -d<s> -W<s> duration, warm-up   -L latencies
+--seed determines the offsets. The default is:";
 
 /// Loads the .sys file of a Storport miniport, and emulates Windows and the hardware
 /// under a load
@@ -194,9 +192,8 @@ struct RunArgs {
     #[arg(long, hide = true)]
     check: bool,
 
-    /// Workload in diskspd's options, with the values attached: -b8K -r -o32 -w30
-    /// -d10 -L
-    #[arg(last = true, value_name = "DISKSPD OPTIONS")]
+    /// Workload: -b8K -r -o32 -w30 -d10 -L
+    #[arg(last = true, value_name = "WORKLOAD OPTIONS")]
     workload: Vec<String>,
 }
 
@@ -394,14 +391,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         print!("{error}");
         return ExitCode::SUCCESS;
     }
-    let text = error.to_string();
-    let message: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.is_empty())
-        .map(str::trim)
-        .collect();
-    let message = message.join(" ");
-    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let message = one_line(error);
     let caller = env::var(CALLER).unwrap_or_else(|_| {
         let subcommand = env::args().nth(1).unwrap_or_default();
         match Cli::command().find_subcommand(&subcommand) {

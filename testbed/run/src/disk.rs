@@ -105,12 +105,6 @@ impl Disk {
         Buffer::scattered(&self.memory, random, mask, count, bytes)
     }
 
-    /// How much memory the machine has, for buffers and all else.
-    #[must_use]
-    pub fn memory_bytes(&self) -> u64 {
-        self.memory.bytes()
-    }
-
     /// Runs the initiators, number i on virtual CPU i modulo their number, and
     /// gives them back in the same order.
     #[must_use]

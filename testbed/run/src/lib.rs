@@ -2,7 +2,7 @@
 //! and reports.
 //!
 //! It brings the other crates together: it builds the machine and the device, starts the driver,
-//! writes and verifies data, runs a workload in diskspd's options, and prints the outcome. It
+//! writes and verifies data, runs a workload, and prints the outcome. It
 //! knows no particular driver: it runs the file of any x64 miniport. `testbed/README.md` is for
 //! people who want to run theirs.
 //!
@@ -18,7 +18,6 @@
 mod command;
 pub mod cost;
 pub mod disk;
-pub mod diskspd;
 pub mod rules;
 pub mod run;
 pub mod seeds;
@@ -27,3 +26,4 @@ pub mod stamp;
 pub mod status;
 pub mod summary;
 pub mod verify;
+pub mod workload;

@@ -29,15 +29,15 @@ use crate::{
         discovery::DiskError,
         port::{CommandError, Failure},
     },
-    diskspd::{
-        options::{OptionError, Options},
-        results::describe,
-        workload::{Workload, WorkloadError},
-    },
     size::Size,
     status::key,
     summary::Summary,
     verify::{self, VerifyError},
+    workload::{
+        Workload, WorkloadError,
+        options::{OptionError, Options},
+        results::describe,
+    },
 };
 use testbed_devices::{DeviceId, DiskImage, DiskImageError, HostFailure, VirtioBlk};
 use testbed_loader::{Image, ImageError};
@@ -130,7 +130,7 @@ pub enum FunctionKind {
 pub enum Load {
     /// [`DEFAULT_WORKLOAD`].
     Default,
-    /// A workload in diskspd's options.
+    /// A workload with these options.
     Given(Vec<String>),
     /// No workload.
     Nothing,
@@ -414,7 +414,7 @@ impl Run<'_> {
                 Load::Default if disk.facts().write_protected => options.without_writes(),
                 _ => options,
             })
-            .map(|options| Workload::new(&disk, options, self.settings.cpus))
+            .map(|options| Workload::new(&disk, options, self.seed))
             .transpose()
             .map_err(RunError::Workload)?;
         if self.verify(&disk, out)? == Verdict::Pass

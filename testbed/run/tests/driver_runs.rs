@@ -84,7 +84,7 @@ fn run_on(path: &Path) -> Command {
         .args(["run", "--driver", &command::driver(DRIVER), "--cpus", "2"])
         .args(["--memory", "64M", "--verify-bytes", "4M", "--disk"])
         .arg(path)
-        .args(["--", "-b4K", "-r", "-o4", "-w50", "-d1", "-W0", "-Zr"]);
+        .args(["--", "-b4K", "-r", "-o4", "-w50", "-d1", "-W0"]);
     command
 }
 
