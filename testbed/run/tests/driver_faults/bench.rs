@@ -4,7 +4,8 @@
 use std::{
     any::Any,
     collections::BTreeMap,
-    env, fs,
+    env, fs, iter,
+    ops::Range,
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -25,7 +26,10 @@ use testbed_machine::{
 };
 use testbed_storport::{
     self,
-    adapter::{Adapter, AdapterSettings, FailedStart, SrbChange, SrbShape, StartError},
+    adapter::{
+        Adapter, AdapterSettings, FailedStart, FailingExport, FailingFunction, SrbChange, SrbShape,
+        StartError,
+    },
     dump::DumpStack,
     report::Report,
     request::{Address, Completion, Data, Direction, Program, Request},
@@ -37,6 +41,11 @@ pub const ERROR: u8 = 0x04;
 pub const BUS_RESET: u8 = 0x0E;
 /// Of a transfer that was shorter than its buffer as well.
 const DATA_OVERRUN: u8 = 0x12;
+
+/// Extended functions of Storport, and a status.
+pub const QUERY_PERFORMANCE_COUNTER: u32 = 47;
+pub const GET_SYSTEM_ADDRESS: u32 = 5;
+const UNSUCCESSFUL: u32 = 0xC100_0001;
 
 /// The time in which service must resume, on a busy host as well.
 pub const SOON: Duration = Duration::from_secs(5);
@@ -53,16 +62,27 @@ pub const SECTOR: u32 = 512;
 /// Names the scenario that a child process runs.
 const VARIABLE: &str = "FERROSTOR_SCENARIO";
 
-/// Runs the scenario of the test that calls this in a process of its own: it is
-/// a machine of its own, and may crash or hang.
-pub fn isolated<F: FnOnce()>(scenario: F) {
-    // The crate's name, the test's path, and the closure in it.
-    let closure = std::any::type_name::<F>();
-    let name = closure
-        .split_once("::")
-        .and_then(|(_, path)| path.rsplit_once("::"))
-        .map(|(path, _)| path)
-        .expect("a closure in a test function");
+/// Makes a test of each scenario, which is a function of the file.
+macro_rules! scenarios {
+    ($($scenario:ident)+) => {
+        mod scenarios {
+            $(
+                #[test]
+                #[ignore = "needs built drivers: cargo xtask test"]
+                fn $scenario() {
+                    let name = concat!(module_path!(), "::", stringify!($scenario));
+                    crate::bench::isolated(name, || super::$scenario());
+                }
+            )+
+        }
+    };
+}
+
+/// Runs the scenario of the test `name` in a process of its own: it is a machine of its own, and
+/// may crash or hang.
+pub fn isolated(name: &str, scenario: impl FnOnce()) {
+    // Without the crate's name.
+    let name = name.split_once("::").map_or(name, |(_, name)| name);
     if env::var(VARIABLE).as_deref() == Ok(name) {
         return scenario();
     }
@@ -116,6 +136,10 @@ pub fn image(variable: &str) -> Arc<Image> {
 pub fn buffer(bytes: usize) -> Arc<Block> {
     let memory = machine().memory();
     Arc::new(memory.allocate(bytes, Placement::Scattered).unwrap())
+}
+
+pub fn sector() -> Arc<Block> {
+    buffer(SECTOR as usize)
 }
 
 /// The driver, started on a disk.
@@ -196,13 +220,65 @@ pub fn impatient() -> AdapterSettings {
     }
 }
 
+/// An extended function of Storport fails after `after` calls.
+pub fn failing_function(code: u32, after: u32) -> AdapterSettings {
+    AdapterSettings {
+        failing_function: Some(FailingFunction {
+            code,
+            after,
+            status: UNSUCCESSFUL,
+        }),
+        ..patient()
+    }
+}
+
+/// QueryPerformanceCounter fails after `after` calls.
+pub fn without_clock(after: u32) -> AdapterSettings {
+    failing_function(QUERY_PERFORMANCE_COUNTER, after)
+}
+
+pub fn failing_export(export: FailingExport) -> AdapterSettings {
+    AdapterSettings {
+        failing_export: Some(export),
+        ..patient()
+    }
+}
+
+/// A disk without a write cache: a stop needs no flush, and so does not wait for a reset.
+pub fn without_cache() -> Disk {
+    const FLUSH: u64 = 1 << 9;
+    const CONFIG_WCE: u64 = 1 << 11;
+    Disk::new(BlkSettings {
+        features: BlkSettings::FEATURES & !(FLUSH | CONFIG_WCE),
+        ..BlkSettings::default()
+    })
+}
+
 pub fn start(settings: AdapterSettings) -> Bench {
     Disk::new(BlkSettings::default()).start(settings)
 }
 
 impl Bench {
-    pub fn buffer(&self, bytes: usize) -> Arc<Block> {
-        buffer(bytes)
+    /// Carries out a request, which must end soon.
+    pub fn run(&self, request: Request) -> Completion {
+        self.within(SOON, request).expect("the request ends")
+    }
+
+    /// Issues a read that the device keeps.
+    pub fn keep_in_flight(&self) -> mpsc::Receiver<Completion> {
+        self.device.set_faults(stalled());
+        let done = self.issue(read(STALLED, &sector()));
+        self.wait(SOON, "the read is in flight", |bench| {
+            bench.adapter.outstanding() == 1
+        });
+        done
+    }
+
+    /// Puts a load on both CPUs, does `meanwhile`, and checks that all requests succeed, some
+    /// after a bus reset.
+    pub fn serve(&self, requests: u32, depth: usize, limit: Duration, meanwhile: impl FnOnce()) {
+        let ends = load(self, requests, depth, limit, meanwhile).expect("all requests end");
+        assert_eq!(ends.get(&SUCCESS), Some(&(2 * requests)), "{ends:?}");
     }
 
     /// Carries out a request, if it ends within `limit`.
@@ -220,7 +296,7 @@ impl Bench {
 
     /// Reads a sector and checks its data. Fails if it takes long.
     pub fn read(&self, lba: u8) {
-        let buffer = self.buffer(SECTOR as usize);
+        let buffer = sector();
         let done = self
             .within(SOON, read(lba, &buffer))
             .expect("the read ends soon");
@@ -275,6 +351,18 @@ impl Bench {
 
     pub fn stop(self) {
         self.adapter.stop().unwrap();
+    }
+
+    /// [`Self::check`], and stops the adapter.
+    pub fn finish(self) {
+        self.check();
+        self.stop();
+    }
+
+    /// [`Self::check_without_storport`], and stops the adapter.
+    pub fn finish_without_storport(self) {
+        self.check_without_storport();
+        self.stop();
     }
 
     /// What the driver wrote to the event log.
@@ -357,6 +445,30 @@ pub fn used_length(length: u32) -> Faults {
     }
 }
 
+/// The sector that [`stalled`] is about.
+pub const STALLED: u8 = 30;
+
+/// The device keeps each transfer of one sector.
+pub fn stalled() -> Faults {
+    Faults {
+        stalled: only(STALLED.into()),
+        ..Faults::default()
+    }
+}
+
+/// One sector, as a list of sectors of [`Faults`].
+pub fn only(lba: u64) -> Vec<Range<u64>> {
+    iter::once(lba..lba + 1).collect()
+}
+
+/// The device accepts no features.
+pub fn refusing_features() -> Faults {
+    Faults {
+        refuse_features: true,
+        ..Faults::default()
+    }
+}
+
 /// Whether a request failed: it is no success, and no success with less data.
 pub fn failed(completion: &Completion) -> bool {
     ![SUCCESS, DATA_OVERRUN].contains(&completion.srb_status)
@@ -382,9 +494,9 @@ pub struct Load {
 }
 
 impl Load {
-    fn new(bench: &Bench, requests: u32, depth: usize) -> Self {
+    fn new(requests: u32, depth: usize) -> Self {
         Self {
-            buffers: (0..depth).map(|_| bench.buffer(SECTOR as usize)).collect(),
+            buffers: (0..depth).map(|_| sector()).collect(),
             left: requests,
             next: 0,
             lbas: vec![0; depth],
@@ -453,7 +565,7 @@ pub fn load(
     meanwhile: impl FnOnce(),
 ) -> Option<BTreeMap<u8, u32>> {
     let programs = (0..2)
-        .map(|_| Box::new(Load::new(bench, requests, depth)) as Box<dyn Program>)
+        .map(|_| Box::new(Load::new(requests, depth)) as Box<dyn Program>)
         .collect();
     let (send, receive) = mpsc::channel();
     let adapter = Arc::clone(&bench.adapter);

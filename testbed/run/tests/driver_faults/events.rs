@@ -1,11 +1,11 @@
-//! Each event of the driver, provoked on the driver file: its code, and its text with
-//! what the driver inserts.
+//! Each event of the driver, provoked on the driver file: its code, and its text with the
+//! inserts of the driver.
 
 #[path = "../../../../src/events.rs"]
 #[expect(dead_code, reason = "a test of xtask compares causes with the page")]
 mod list;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use testbed_devices::{BlkSettings, DeviceId, Faults, Glitch};
 use testbed_machine::pci::PciFunction as _;
@@ -58,53 +58,36 @@ const BAR: u16 = 4;
 const OFFSET: u16 = 8;
 const LENGTH: u16 = 12;
 
-/// Makes a test of each scenario, which is given the event that it must provoke.
-macro_rules! provoked {
-    ($($event:ident: $($scenario:ident)+;)*) => {
-        mod provoked {
-            $($(
-                #[test]
-                #[ignore = "needs a built driver: cargo xtask test"]
-                fn $scenario() {
-                    super::isolated(|| super::$scenario(super::Event::$event));
-                }
-            )+)*
-        }
-
-        #[test]
-        fn every_event_has_a_scenario() {
-            assert_eq!([$(Event::$event),*], *Event::ALL);
-        }
-    };
+scenarios! {
+    devices_whose_structures_are_unusable
+    devices_whose_features_or_fields_are_unusable
+    devices_whose_queues_or_limits_are_unusable
+    a_device_that_is_absent
+    a_reset_at_start_that_never_ends
+    an_uncached_extension_that_is_refused
+    a_configuration_vector_that_is_refused
+    a_used_ring_that_is_wrong_at_start
+    a_device_that_needs_a_reset
+    a_used_ring_that_is_wrong
+    a_used_index_that_is_wrong_while_idle
+    a_bus_reset
+    a_device_that_is_faulty_after_each_reset
+    a_device_that_vanishes
+    a_device_status_of_ones
+    a_reset_that_never_ends
+    a_restart_that_fails_each_time
+    a_used_length_that_is_short
+    a_write_cache_that_does_not_switch
+    a_write_cache_that_does_not_stay_off
 }
 
-provoked! {
-    ConfigurationSpaceUnreadable: a_configuration_space_that_is_cut_off a_device_that_is_absent;
-    StructureMissing: no_capability_list a_structure_without_a_capability;
-    StructureUnusable: structures_that_cannot_be_used;
-    BarNotMapped: a_bar_that_is_not_mapped;
-    StartResetUnconfirmed: a_reset_at_start_that_never_ends;
-    VersionMissing: a_device_without_version_1;
-    FeatureMissing: a_device_without_indirect_descriptors;
-    FeaturesRefused: features_that_are_refused;
-    ConfigurationUnstable: a_configuration_that_never_settles;
-    ConfigurationInvalid: fields_that_make_no_sense;
-    QueueUnusable: queues_that_cannot_be_used;
-    LimitTooSmall: limits_without_room_for_a_page;
-    OutOfMemory: an_uncached_extension_that_is_refused;
-    VectorRefused: vectors_that_are_refused;
-    StartRejected: a_device_that_needs_a_reset_at_driver_ok;
-    StartViolation: a_used_ring_that_is_wrong_at_start;
-    ResetRequested: a_device_that_needs_a_reset;
-    ProtocolViolation: a_used_ring_that_is_wrong;
-    DeviceReset: a_bus_reset;
-    DeviceFailed: a_device_that_is_faulty_after_each_reset;
-    DeviceVanished: a_device_that_vanishes a_device_status_of_ones;
-    ResetUnconfirmed: a_reset_that_never_ends;
-    RestartFailed: a_restart_that_fails_each_time;
-    UsedLengthShort: a_used_length_that_is_short;
-    CacheModeUnchanged: a_write_cache_that_does_not_switch
-        a_write_cache_that_does_not_stay_off;
+#[test]
+fn every_event_is_in_a_scenario() {
+    let scenarios = include_str!("events.rs");
+    for event in Event::ALL {
+        let name = format!("Event::{event:?},");
+        assert!(scenarios.contains(&name), "{name}");
+    }
 }
 
 /// Checks that these events were logged and no other: their codes, which have the
@@ -148,18 +131,17 @@ fn refused(event: Event, why: &str, disk: Disk, settings: AdapterSettings) {
     check_events(&report, &[(event, format!("{DISK} cannot start: {why}."))]);
 }
 
-fn faulty(faults: Faults) -> Disk {
-    Disk::new(BlkSettings {
+fn faulty(faults: Faults) -> BlkSettings {
+    BlkSettings {
         faults,
         ..BlkSettings::default()
-    })
+    }
 }
 
-fn failing(export: FailingExport) -> AdapterSettings {
-    AdapterSettings {
-        failing_export: Some(export),
-        ..patient()
-    }
+/// Checks the events and the rules of a run, and stops it.
+fn logged(bench: Bench, expected: &[(Event, String)]) {
+    check_events(&bench.check(), expected);
+    bench.stop();
 }
 
 fn pci_reads(reads: &[(u16, u8)]) -> Faults {
@@ -194,185 +176,131 @@ fn reset(number: u32, in_flight: u32) -> (Event, String) {
 
 const UNREADABLE: &str = "the device's PCI configuration space could not be read";
 
-fn a_configuration_space_that_is_cut_off(event: Event) {
-    let disk = Disk::new(BlkSettings::default());
-    refused(event, UNREADABLE, disk, failing(FailingExport::GetBusData));
-}
+/// A device that the driver refuses: the event, the reason in it, the disk, and Storport.
+type Refusal = (Event, String, BlkSettings, AdapterSettings);
 
-fn a_device_that_is_absent(event: Event) {
-    let disk = Disk::new(BlkSettings::default());
-    disk.device.surprise_remove();
-    refused(event, UNREADABLE, disk, patient());
-}
-
-fn no_capability_list(event: Event) {
+fn devices_whose_structures_are_unusable() {
     const STATUS: u16 = 0x06;
-    let disk = faulty(pci_reads(&[(STATUS, 0)]));
-    let why = "the device has no PCI capability list";
-    refused(event, why, disk, patient());
-}
+    let settings = BlkSettings::default;
+    let mut refusals = Vec::new();
+    let mut export = |event, why: &str, export| {
+        refusals.push((event, why.to_owned(), settings(), failing_export(export)));
+    };
+    export(
+        Event::ConfigurationSpaceUnreadable,
+        UNREADABLE,
+        FailingExport::GetBusData,
+    );
+    let why = "Windows did not map BAR 4 of the device (4096 bytes)";
+    export(Event::BarNotMapped, why, FailingExport::GetDeviceBase);
 
-fn a_structure_without_a_capability(event: Event) {
+    let mut add = |event, why: String, disk| refusals.push((event, why, disk, patient()));
+    let no_list = faulty(pci_reads(&[(STATUS, 0)]));
+    let why = "the device has no PCI capability list".to_owned();
+    add(Event::StructureMissing, why, no_list);
     for (capability, name) in [
         (COMMON, "common configuration"),
         (NOTIFY, "notification structure"),
         (ISR, "interrupt status"),
         (DEVICE, "device configuration"),
     ] {
-        let disk = faulty(pci_reads(&[(capability + CFG_TYPE, 0)]));
         let why = format!("the device has no {name}");
-        refused(event, &why, disk, patient());
+        let disk = faulty(pci_reads(&[(capability + CFG_TYPE, 0)]));
+        add(Event::StructureMissing, why, disk);
     }
-}
-
-fn structures_that_cannot_be_used(event: Event) {
-    const LIST: &str = "PCI capability list";
-    const COMMON_NAME: &str = "common configuration";
-    let cases = [
-        (LIST, "it loops", vec![(COMMON + CAP_NEXT, NOTIFY as u8)]),
-        (LIST, "link below 0x40", vec![(COMMON + CAP_NEXT, 0x20)]),
-        (
-            COMMON_NAME,
-            "capability too short",
-            vec![(COMMON + CAP_LEN, 15)],
-        ),
-        (COMMON_NAME, "reserved BAR number", vec![(COMMON + BAR, 6)]),
-        (COMMON_NAME, "upper half of a BAR", vec![(COMMON + BAR, 5)]),
-        (COMMON_NAME, "BAR of I/O ports", vec![(COMMON + BAR, 0)]),
-        (
-            COMMON_NAME,
-            "BAR without an address",
-            vec![(COMMON + BAR, 2)],
-        ),
-        (
-            COMMON_NAME,
-            "offset not aligned",
-            vec![(COMMON + OFFSET, 2)],
-        ),
-        (
-            COMMON_NAME,
-            "structure too short",
-            vec![(COMMON + LENGTH + 1, 0)],
-        ),
-        (
-            COMMON_NAME,
-            "end beyond 2^32",
-            vec![
-                (COMMON + OFFSET + 1, 0xf8),
-                (COMMON + OFFSET + 2, 0xff),
-                (COMMON + OFFSET + 3, 0xff),
-            ],
-        ),
+    let list = "PCI capability list";
+    let common = "common configuration";
+    for (structure, what, reads) in [
+        (list, "it loops", &[(COMMON + CAP_NEXT, NOTIFY as u8)][..]),
+        (list, "link below 0x40", &[(COMMON + CAP_NEXT, 0x20)]),
+        (common, "capability too short", &[(COMMON + CAP_LEN, 15)]),
+        (common, "reserved BAR number", &[(COMMON + BAR, 6)]),
+        (common, "upper half of a BAR", &[(COMMON + BAR, 5)]),
+        (common, "BAR of I/O ports", &[(COMMON + BAR, 0)]),
+        (common, "BAR without an address", &[(COMMON + BAR, 2)]),
+        (common, "offset not aligned", &[(COMMON + OFFSET, 2)]),
+        (common, "structure too short", &[(COMMON + LENGTH + 1, 0)]),
+        (common, "end beyond 2^32", &BEYOND),
         (
             "notification structure",
             "not inside its BAR",
-            vec![(NOTIFY + OFFSET + 1, 0x40)],
+            &[(NOTIFY + OFFSET + 1, 0x40)],
         ),
-        (
-            "device configuration",
-            "too short",
-            vec![(DEVICE + LENGTH, 0x10), (DEVICE + LENGTH + 1, 0)],
-        ),
-    ];
-    for (structure, what, reads) in cases {
-        let disk = Disk::new(BlkSettings {
+        ("device configuration", "too short", &SHORT),
+    ] {
+        let disk = BlkSettings {
             // It has a BAR of I/O ports.
             device_id: DeviceId::Transitional,
-            faults: pci_reads(&reads),
-            ..BlkSettings::default()
-        });
+            ..faulty(pci_reads(reads))
+        };
         let why = format!("the device's {structure} cannot be used ({what})");
-        refused(event, &why, disk, patient());
+        add(Event::StructureUnusable, why, disk);
     }
+
+    refuse_each(refusals);
 }
 
-fn a_bar_that_is_not_mapped(event: Event) {
-    let disk = Disk::new(BlkSettings::default());
-    let why = "Windows did not map BAR 4 of the device (4096 bytes)";
-    refused(event, why, disk, failing(FailingExport::GetDeviceBase));
-}
-
-fn a_reset_at_start_that_never_ends(event: Event) {
-    // After the device was asked what it is. It has no memory of the driver yet.
-    let disk = Disk::new(BlkSettings::default());
-    disk.device.slow_reset(1, u32::MAX);
-    let why = "the device did not confirm its reset within 1000 ms (device status 0xB)";
-    refused(event, why, disk, patient());
-}
-
-fn a_device_without_version_1(event: Event) {
-    let features = BlkSettings::FEATURES & !VERSION_1;
-    let disk = Disk::new(BlkSettings {
+fn devices_whose_features_or_fields_are_unusable() {
+    const UNKNOWN: u64 = 1 << 40;
+    let settings = BlkSettings::default;
+    let mut refusals = Vec::new();
+    let mut add = |event, why, disk| refusals.push((event, why, disk, patient()));
+    let with = |features| BlkSettings {
         features,
-        ..BlkSettings::default()
-    });
+        ..settings()
+    };
+    let all = BlkSettings::FEATURES;
+    let offered = all & !VERSION_1;
     let why =
-        format!("the device does not offer VIRTIO_F_VERSION_1 (features offered: 0x{features:X})");
-    refused(event, &why, disk, patient());
-}
-
-fn a_device_without_indirect_descriptors(event: Event) {
-    let features = BlkSettings::FEATURES & !INDIRECT_DESC;
-    let disk = Disk::new(BlkSettings {
-        features,
-        ..BlkSettings::default()
-    });
+        format!("the device does not offer VIRTIO_F_VERSION_1 (features offered: 0x{offered:X})");
+    add(Event::VersionMissing, why, with(offered));
+    let offered = all & !INDIRECT_DESC;
     let why = format!(
         "the device does not offer VIRTIO_F_INDIRECT_DESC, which the driver needs (features \
-         offered: 0x{features:X})"
+         offered: 0x{offered:X})"
     );
-    refused(event, &why, disk, patient());
-}
-
-fn features_that_are_refused(event: Event) {
-    const UNKNOWN: u64 = 1 << 40;
-    let disk = Disk::new(BlkSettings {
-        features: BlkSettings::FEATURES | UNKNOWN,
-        faults: Faults {
-            refuse_features: true,
-            ..Faults::default()
-        },
-        ..BlkSettings::default()
-    });
-    let (chosen, offered) = (BlkSettings::FEATURES, BlkSettings::FEATURES | UNKNOWN);
+    add(Event::FeatureMissing, why, with(offered));
+    let offered = all | UNKNOWN;
     let why = format!(
-        "the device does not accept the features 0x{chosen:X} (features offered: 0x{offered:X})"
+        "the device does not accept the features 0x{all:X} (features offered: 0x{offered:X})"
     );
-    refused(event, &why, disk, patient());
-}
+    let disk = BlkSettings {
+        faults: refusing_features(),
+        ..with(offered)
+    };
+    add(Event::FeaturesRefused, why, disk);
 
-fn a_configuration_that_never_settles(event: Event) {
-    let disk = faulty(Faults {
+    let unstable = faulty(Faults {
         unstable_config: true,
         ..Faults::default()
     });
-    let why = "the device's configuration changed during each attempt to read it";
-    refused(event, why, disk, patient());
-}
-
-fn fields_that_make_no_sense(event: Event) {
+    let why = "the device's configuration changed during each attempt to read it".to_owned();
+    add(Event::ConfigurationUnstable, why, unstable);
     for (name, field, value, shown) in [
-        ("blk_size", BLK_SIZE, 0, 0),
+        ("blk_size", BLK_SIZE, 0, 0_u64),
         ("blk_size", BLK_SIZE, 520, 520),
         ("blk_size", BLK_SIZE, 8192, 8192),
         ("size_max", SIZE_MAX_FIELD, 511, 511),
         ("capacity", CAPACITY_HIGH, 0x0080_0000, (1 << 55) + 8192),
     ] {
-        let disk = Disk::new(BlkSettings {
-            features: BlkSettings::FEATURES | SIZE_MAX,
+        let disk = BlkSettings {
             faults: device_reads(field, value),
-            ..BlkSettings::default()
-        });
+            ..with(all | SIZE_MAX)
+        };
         let why = format!(
             "the field {name} of the device's configuration has the value {shown}, which the \
              driver cannot use"
         );
-        let _: u64 = shown;
-        refused(event, &why, disk, patient());
+        add(Event::ConfigurationInvalid, why, disk);
     }
+    refuse_each(refusals);
 }
 
-fn queues_that_cannot_be_used(event: Event) {
+fn devices_whose_queues_or_limits_are_unusable() {
+    const NO_VECTOR: u32 = 0xffff;
+    let settings = BlkSettings::default;
+    let mut refusals = Vec::new();
+    let mut add = |event, why, disk| refusals.push((event, why, disk, patient()));
     for (register, value, what) in [
         (NUM_QUEUES, 0, "num_queues is 0"),
         (QUEUE_SIZE, 0, "queue_size is 0"),
@@ -383,49 +311,77 @@ fn queues_that_cannot_be_used(event: Event) {
         (QUEUE_NOTIFY_OFF, 1024, "notification offset is 4096"),
     ] {
         let why = format!("request queue 0 cannot be used: {what}");
-        let disk = faulty(common_reads(register, value));
-        refused(event, &why, disk, patient());
+        add(
+            Event::QueueUnusable,
+            why,
+            faulty(common_reads(register, value)),
+        );
     }
-}
-
-fn limits_without_room_for_a_page(event: Event) {
-    let settings = BlkSettings::default;
-    for (what, needed, settings) in [
-        (
-            "seg_max is 1",
-            2,
-            BlkSettings {
-                seg_max: 1,
-                ..settings()
-            },
-        ),
-        (
-            "seg_max is 15",
-            16,
-            BlkSettings {
-                features: BlkSettings::FEATURES | SIZE_MAX,
-                size_max: 512,
-                seg_max: 15,
-                ..settings()
-            },
-        ),
-        (
-            "queue_size is 2",
-            4,
-            BlkSettings {
-                queue_size: 2,
-                ..settings()
-            },
-        ),
+    let (mut short, mut narrow, mut tiny) = (settings(), settings(), settings());
+    short.seg_max = 1;
+    narrow.features |= SIZE_MAX;
+    (narrow.size_max, narrow.seg_max) = (512, 15);
+    tiny.queue_size = 2;
+    for (what, needed, disk) in [
+        ("seg_max is 1", 2, short),
+        ("seg_max is 15", 16, narrow),
+        ("queue_size is 2", 4, tiny),
     ] {
         let why = format!("the device's {what}, and the driver needs at least {needed}");
-        refused(event, &why, Disk::new(settings), patient());
+        add(Event::LimitTooSmall, why, disk);
+    }
+    let why = "the device refused MSI-X vector 0 for queue 0".to_owned();
+    add(
+        Event::VectorRefused,
+        why,
+        faulty(common_reads(QUEUE_MSIX_VECTOR, NO_VECTOR)),
+    );
+    let failing = faulty(Faults {
+        driver_ok_fails: Some(0),
+        ..Faults::default()
+    });
+    let why = "the device reports a failure at the end of its start (DEVICE_NEEDS_RESET)";
+    add(Event::StartRejected, why.to_owned(), failing);
+    refuse_each(refusals);
+}
+
+/// The common configuration ends beyond 4 GiB, and the device configuration is short.
+const BEYOND: [(u16, u8); 3] = [
+    (COMMON + OFFSET + 1, 0xf8),
+    (COMMON + OFFSET + 2, 0xff),
+    (COMMON + OFFSET + 3, 0xff),
+];
+const SHORT: [(u16, u8); 2] = [(DEVICE + LENGTH, 0x10), (DEVICE + LENGTH + 1, 0)];
+
+fn refuse_each(refusals: Vec<Refusal>) {
+    for (event, why, disk, settings) in refusals {
+        eprintln!("{why}");
+        refused(event, &why, Disk::new(disk), settings);
     }
 }
 
-fn an_uncached_extension_that_is_refused(event: Event) {
+fn a_device_that_is_absent() {
     let disk = Disk::new(BlkSettings::default());
-    let report = refuse(disk, failing(FailingExport::GetUncachedExtension));
+    disk.device.surprise_remove();
+    refused(
+        Event::ConfigurationSpaceUnreadable,
+        UNREADABLE,
+        disk,
+        patient(),
+    );
+}
+
+fn a_reset_at_start_that_never_ends() {
+    // After the device was asked what it is. It has no memory of the driver yet.
+    let disk = Disk::new(BlkSettings::default());
+    disk.device.slow_reset(1, u32::MAX);
+    let why = "the device did not confirm its reset within 1000 ms (device status 0xB)";
+    refused(Event::StartResetUnconfirmed, why, disk, patient());
+}
+
+fn an_uncached_extension_that_is_refused() {
+    let disk = Disk::new(BlkSettings::default());
+    let report = refuse(disk, failing_export(FailingExport::GetUncachedExtension));
     let bytes: u64 = report.system_events[0].strings[0]
         .parse()
         .expect("a number");
@@ -435,46 +391,35 @@ fn an_uncached_extension_that_is_refused(event: Event) {
         "{DISK} cannot start: Windows did not provide {bytes} bytes of contiguous memory for the \
          queue and its requests."
     );
-    check_events(&report, &[(event, text)]);
+    check_events(&report, &[(Event::OutOfMemory, text)]);
 }
 
-fn vectors_that_are_refused(event: Event) {
-    const NO_VECTOR: u32 = 0xffff;
-    let why = "the device refused MSI-X vector 0 for queue 0";
-    let disk = faulty(common_reads(QUEUE_MSIX_VECTOR, NO_VECTOR));
-    refused(event, why, disk, patient());
-
-    // It can do without the other one (VIRTIO 1.3 §4.1.5.1.2.2).
-    let bench = faulty(common_reads(CONFIG_MSIX_VECTOR, NO_VECTOR)).start(patient());
+/// The driver can do without it (VIRTIO 1.3 §4.1.5.1.2.2).
+fn a_configuration_vector_that_is_refused() {
+    let disk = faulty(common_reads(CONFIG_MSIX_VECTOR, 0xffff));
+    let bench = Disk::new(disk).start(patient());
     bench.read(1);
-    check_events(&bench.adapter.report(), &[]);
-    bench.stop();
+    logged(bench, &[]);
 }
 
-fn a_device_that_needs_a_reset_at_driver_ok(event: Event) {
-    let disk = faulty(Faults {
-        driver_ok_fails: Some(0),
-        ..Faults::default()
-    });
-    let why = "the device reports a failure at the end of its start (DEVICE_NEEDS_RESET)";
-    refused(event, why, disk, patient());
-}
-
-fn a_used_ring_that_is_wrong_at_start(event: Event) {
+fn a_used_ring_that_is_wrong_at_start() {
     for (id, what) in [
         (900, "used id out of range (900)"),
         (77, "used id not in flight (77)"),
     ] {
-        let disk = faulty(Faults {
+        let disk = Disk::new(faulty(Faults {
             used_id: Some(id),
             ..Faults::default()
-        });
+        }));
         let why = format!("the device broke the virtio protocol while it was started: {what}");
-        refused(event, &why, disk, patient());
+        let begin = Instant::now();
+        refused(Event::StartViolation, &why, disk, patient());
+        let took = begin.elapsed();
+        assert!(took < Duration::from_millis(900), "{took:?}");
     }
 }
 
-fn a_device_that_needs_a_reset(event: Event) {
+fn a_device_that_needs_a_reset() {
     let bench = start(patient());
     let before = bench.device.resets();
 
@@ -482,82 +427,80 @@ fn a_device_that_needs_a_reset(event: Event) {
 
     bench.wait_for_reset(before);
     bench.read(1);
+    bench.check_without_storport();
     let text = format!(
         "{DISK} asks to be reset (DEVICE_NEEDS_RESET). The driver resets the device, and Windows \
          retries its requests."
     );
-    check_events(&bench.check(), &[(event, text), reset(1, 0)]);
-    bench.stop();
+    logged(bench, &[(Event::ResetRequested, text), reset(1, 0)]);
 }
 
 /// The event of a protocol violation.
-fn violation(event: Event, what: &str) -> (Event, String) {
+fn violation(what: &str) -> (Event, String) {
     let text = format!(
         "{DISK} broke the virtio protocol: {what}. The driver resets the device, and Windows \
          retries its requests."
     );
-    (event, text)
+    (Event::ProtocolViolation, text)
 }
 
-fn a_used_ring_that_is_wrong(event: Event) {
-    let with = |faults: Faults, what: &str| {
-        let bench = start(patient());
-        let buffer = bench.buffer(SECTOR as usize);
-        bench.device.set_faults(faults);
-        let done = bench
-            .within(SOON, read(1, &buffer))
-            .expect("the request ends");
-        assert_eq!(done.srb_status, BUS_RESET);
-        bench.device.set_faults(Faults::default());
-        bench.read(1);
-        check_events(&bench.check(), &[violation(event, what), reset(1, 1)]);
-        bench.stop();
-    };
+fn a_used_ring_that_is_wrong() {
     let used_id = |id| Faults {
         used_id: Some(id),
         ..Faults::default()
     };
-    with(used_id(u32::MAX), "used id out of range (4294967295)");
-    with(used_id(77), "used id not in flight (77)");
     let no_status = Faults {
         no_status: true,
         ..Faults::default()
     };
-    with(no_status, "no status for used id (0)");
+    for (faults, what) in [
+        (used_id(u32::MAX), "used id out of range (4294967295)"),
+        (used_id(0x1_0000), "used id out of range (65536)"),
+        (used_id(900), "used id out of range (900)"),
+        (used_id(77), "used id not in flight (77)"),
+        (no_status, "no status for used id (0)"),
+    ] {
+        let bench = start(patient());
+        let before = bench.device.resets();
+        bench.device.set_faults(faults);
+        let done = bench.issue(read(1, &sector()));
+        bench.wait_for_reset(before);
+        bench.device.set_faults(Faults::default());
+        let done = done.recv_timeout(SOON).expect("the read ends");
+        assert_eq!(done.srb_status, BUS_RESET);
+        bench.read(1);
+        bench.check_without_storport();
+        logged(bench, &[violation(what), reset(1, 1)]);
+    }
+}
 
+fn a_used_index_that_is_wrong_while_idle() {
     let bench = start(patient());
     bench.read(1);
     let before = bench.device.resets();
+
     bench.device.glitch(Glitch::Interrupt);
+
     bench.wait_for_reset(before);
     bench.read(2);
+    bench.check_without_storport();
     let what = "used index out of range (2)";
-    check_events(&bench.check(), &[violation(event, what), reset(1, 0)]);
-    bench.stop();
+    logged(bench, &[violation(what), reset(1, 0)]);
 }
 
-fn a_bus_reset(event: Event) {
-    const STALLED: u8 = 30;
-    let bench = start(impatient());
-    bench.device.set_faults(Faults {
-        stalled: std::iter::once(STALLED.into()..u64::from(STALLED) + 1).collect(),
-        ..Faults::default()
-    });
-    let buffer = bench.buffer(SECTOR as usize);
+fn a_bus_reset() {
+    let bench = start(patient());
+    let in_flight = bench.keep_in_flight();
 
-    let stalled = bench
-        .within(SOON, read(STALLED, &buffer))
-        .expect("the request ends");
+    bench.adapter.reset_bus();
 
-    assert_eq!(stalled.srb_status, BUS_RESET);
+    let done = in_flight.recv_timeout(SOON).expect("the read ends");
+    assert_eq!(done.srb_status, BUS_RESET);
     bench.read(1);
-    let (reset, text) = reset(1, 1);
-    assert_eq!(reset, event);
-    check_events(&bench.check(), &[(event, text)]);
-    bench.stop();
+    logged(bench, &[reset(1, 1)]);
 }
 
-fn a_device_that_is_faulty_after_each_reset(event: Event) {
+fn a_device_that_is_faulty_after_each_reset() {
     const MOST: u32 = 8;
     let bench = start(patient());
     let mut expected = Vec::new();
@@ -566,7 +509,7 @@ fn a_device_that_is_faulty_after_each_reset(event: Event) {
         bench.device.glitch(Glitch::Interrupt);
         bench.wait_for_reset(before);
         let what = "used index out of range (1)";
-        expected.push(violation(Event::ProtocolViolation, what));
+        expected.push(violation(what));
         expected.push(reset(number, 0));
         bench.wait(SOON, "the events are logged", |bench| {
             bench.adapter.report().system_events.len() >= expected.len()
@@ -576,38 +519,39 @@ fn a_device_that_is_faulty_after_each_reset(event: Event) {
         "{DISK} was given up after more than {MOST} resets within 60 seconds. All its requests fail until \
          the device is restarted."
     );
-    expected.push((event, text));
+    expected.push((Event::DeviceFailed, text));
     bench.wait(SOON, "the last event is logged", |bench| {
         bench.adapter.report().system_events.len() >= expected.len()
     });
-    check_events(&bench.check(), &expected);
-    bench.stop();
+    let done = bench.run(read(2, &sector()));
+    assert!(failed(&done), "{done:?}");
+    bench.check_without_storport();
+    logged(bench, &expected);
 }
 
 /// The event of a device that is gone.
-fn vanished(event: Event) -> (Event, String) {
+fn vanished() -> (Event, String) {
     let text = format!("{DISK} no longer answers: its register device_status reads as all ones.");
-    (event, text)
+    (Event::DeviceVanished, text)
 }
 
-fn a_device_that_vanishes(event: Event) {
+fn a_device_that_vanishes() {
     let bench = start(patient());
     bench.read(1);
 
     bench.device.surprise_remove();
     bench.adapter.reset_bus();
 
-    check_events(&bench.check(), &[vanished(event)]);
-    bench.stop();
+    logged(bench, &[vanished()]);
 }
 
-fn a_device_status_of_ones(event: Event) {
-    let disk = faulty(common_reads(DEVICE_STATUS, 0xff));
+fn a_device_status_of_ones() {
+    let disk = Disk::new(faulty(common_reads(DEVICE_STATUS, 0xff)));
     let report = refuse(disk, patient());
-    check_events(&report, &[vanished(event)]);
+    check_events(&report, &[vanished()]);
 }
 
-fn a_reset_that_never_ends(event: Event) {
+fn a_reset_that_never_ends() {
     let bench = start(patient());
     bench.device.slow_reset(0, u32::MAX);
 
@@ -625,16 +569,13 @@ fn a_reset_that_never_ends(event: Event) {
         "{DISK} has not confirmed a reset for {milliseconds} ms (device status 0xF). The driver \
          keeps the requests, because the device may still write to their memory."
     );
-    check_events(&report, &[reset(1, 0), (event, text)]);
+    check_events(&report, &[reset(1, 0), (Event::ResetUnconfirmed, text)]);
     bench.stop();
 }
 
-fn a_restart_that_fails_each_time(event: Event) {
+fn a_restart_that_fails_each_time() {
     let bench = start(patient());
-    bench.device.set_faults(Faults {
-        refuse_features: true,
-        ..Faults::default()
-    });
+    bench.device.set_faults(refusing_features());
 
     bench.adapter.reset_bus();
 
@@ -646,11 +587,10 @@ fn a_restart_that_fails_each_time(event: Event) {
         "{DISK} could not be started again after a reset: features refused. All its requests \
          fail until the device is restarted."
     );
-    check_events(&bench.check(), &[reset(1, 0), (event, text)]);
-    bench.stop();
+    logged(bench, &[reset(1, 0), (Event::RestartFailed, text)]);
 }
 
-fn a_used_length_that_is_short(event: Event) {
+fn a_used_length_that_is_short() {
     let bench = start(patient());
     bench.device.set_faults(used_length(1));
     for lba in 0..10 {
@@ -661,23 +601,21 @@ fn a_used_length_that_is_short(event: Event) {
         "{DISK} reports that it wrote 1 bytes for a request of 513 bytes that succeeded. The \
          driver relies on the status alone. This is logged once."
     );
-    check_events(&bench.check(), &[(event, text)]);
-    bench.stop();
+    logged(bench, &[(Event::UsedLengthShort, text)]);
 }
 
-fn a_write_cache_that_does_not_switch(event: Event) {
+fn a_write_cache_that_does_not_switch() {
     for (on, what) in [(false, "off"), (true, "on")] {
-        let bench = faulty(device_reads(WRITEBACK, u32::from(!on))).start(patient());
+        let bench = Disk::new(faulty(device_reads(WRITEBACK, u32::from(!on)))).start(patient());
 
         assert_eq!(set_write_cache(&bench, on), ERROR);
 
         let text = format!("{DISK} did not turn its write cache {what}.");
-        check_events(&bench.check(), &[(event, text)]);
-        bench.stop();
+        logged(bench, &[(Event::CacheModeUnchanged, text)]);
     }
 }
 
-fn a_write_cache_that_does_not_stay_off(event: Event) {
+fn a_write_cache_that_does_not_stay_off() {
     let bench = start(patient());
     assert_eq!(set_write_cache(&bench, false), SUCCESS);
     bench.device.set_faults(device_reads(WRITEBACK, 1));
@@ -685,6 +623,5 @@ fn a_write_cache_that_does_not_stay_off(event: Event) {
     bench.adapter.reset_bus();
 
     let text = format!("{DISK} did not turn its write cache off.");
-    check_events(&bench.check(), &[reset(1, 0), (event, text)]);
-    bench.stop();
+    logged(bench, &[reset(1, 0), (Event::CacheModeUnchanged, text)]);
 }

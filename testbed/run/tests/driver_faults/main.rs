@@ -4,8 +4,10 @@
 //! The file is the one that FERROSTOR_DRIVER names. Each scenario runs in a
 //! process of its own.
 
+#[macro_use]
 mod bench;
 mod device;
+mod dump;
 mod durability;
 mod events;
 mod life;

@@ -7,15 +7,22 @@ use std::{
     time::Duration,
 };
 
-use testbed_devices::{BlkSettings, Glitch, Operation, VirtioBlk};
+use testbed_devices::{BlkSettings, Operation, VirtioBlk};
 use testbed_storport::{
     adapter::{Adapter, AdapterSettings, FailingExport},
     control_request::ControlRequest,
-    dump::DumpStack,
     request::Address,
 };
 
 use super::bench::*;
+
+scenarios! {
+    a_reset_request_beside_a_look_at_a_working_device_resets_it
+    a_reset_waits_for_a_notification_that_is_being_sent
+    a_request_for_the_identity_that_the_device_still_has_is_not_overwritten
+    a_stop_beside_a_start_of_the_device_gives_it_time_to_end
+    a_device_is_not_started_after_a_stop
+}
 
 /// The BAR of the virtio structures, and where two of them are in it.
 const BAR: usize = 4;
@@ -95,193 +102,120 @@ fn reset_unit(adapter: &Arc<Adapter>) -> mpsc::Receiver<u8> {
     receive
 }
 
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
 fn a_reset_request_beside_a_look_at_a_working_device_resets_it() {
-    isolated(|| {
-        let (bench, hooked) = start_hooked(patient());
-        let before = bench.device.resets();
-        let (send, receive) = mpsc::channel();
-        let adapter = bench.adapter.clone();
-        // The DPC for configuration changes reads the status.
-        hooked.before(Access::ReadStatus, move || {
-            let done = reset_unit(&adapter);
-            thread::sleep(WHILE);
-            send.send(done).unwrap();
-        });
-        bench.device.resize(4 << 20).unwrap();
-
-        let done = receive.recv_timeout(SOON).expect("the status is read");
-
-        assert_eq!(done.recv_timeout(SOON), Ok(SUCCESS));
-        assert_eq!(bench.device.resets(), before + 1);
-        bench.read(1);
-        bench.check_without_storport();
-        bench.stop();
-    });
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_reset_waits_for_a_notification_that_is_being_sent() {
-    isolated(|| {
-        let (bench, hooked) = start_hooked(patient());
-        let live = |device: &VirtioBlk| {
-            let writes = device.status_writes();
-            writes
-                .iter()
-                .filter(|status| *status & DRIVER_OK != 0)
-                .count()
-        };
-        let before = live(&bench.device);
-        let (send, receive) = mpsc::channel();
-        let device = bench.device.clone();
-        hooked.before(Access::Notify, move || {
-            device.set_needs_reset();
-            thread::sleep(WHILE);
-            send.send(live(&device)).unwrap();
-        });
-        let buffer = bench.buffer(SECTOR as usize);
-        let done = bench.issue(read(1, &buffer));
-
-        let during = receive.recv_timeout(SOON).expect("the device is notified");
-
-        assert_eq!(
-            during, before,
-            "the device is started before it is notified"
-        );
-        let done = done.recv_timeout(SOON).expect("the read ends");
-        assert!([SUCCESS, BUS_RESET].contains(&done.srb_status), "{done:?}");
-        bench.read(2);
-        bench.check_without_storport();
-        bench.stop();
-    });
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_request_for_the_identity_that_the_device_still_has_is_not_overwritten() {
-    isolated(|| {
-        let disk = Disk::new(BlkSettings::default());
-        // The device answers nothing, and does not confirm the reset that follows.
-        disk.device.serve_manually();
-        disk.device.slow_reset(2, u32::MAX);
-        let bench = disk.start(AdapterSettings {
-            failing_export: Some(FailingExport::Pause),
-            ..patient()
-        });
-        let buffer = bench.buffer(SECTOR as usize);
-        let done = bench.issue(read(1, &buffer));
+    let (bench, hooked) = start_hooked(patient());
+    let before = bench.device.resets();
+    let (send, receive) = mpsc::channel();
+    let adapter = bench.adapter.clone();
+    // The DPC for configuration changes reads the status.
+    hooked.before(Access::ReadStatus, move || {
+        let done = reset_unit(&adapter);
         thread::sleep(WHILE);
-
-        bench.device.serve_now();
-
-        let served = bench.device.take_served();
-        let operations: Vec<_> = served.iter().map(|served| served.operation).collect();
-        assert_eq!(operations, [Operation::Other(GET_ID)]);
-        bench.device.finish_reset();
-        drop(done);
+        send.send(done).unwrap();
     });
+    bench.device.resize(4 << 20).unwrap();
+
+    let done = receive.recv_timeout(SOON).expect("the status is read");
+
+    assert_eq!(done.recv_timeout(SOON), Ok(SUCCESS));
+    assert_eq!(bench.device.resets(), before + 1);
+    bench.read(1);
+    bench.finish_without_storport();
 }
 
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
+fn a_reset_waits_for_a_notification_that_is_being_sent() {
+    let (bench, hooked) = start_hooked(patient());
+    let live = |device: &VirtioBlk| {
+        let writes = device.status_writes();
+        writes
+            .iter()
+            .filter(|status| *status & DRIVER_OK != 0)
+            .count()
+    };
+    let before = live(&bench.device);
+    let (send, receive) = mpsc::channel();
+    let device = bench.device.clone();
+    hooked.before(Access::Notify, move || {
+        device.set_needs_reset();
+        thread::sleep(WHILE);
+        send.send(live(&device)).unwrap();
+    });
+    let buffer = sector();
+    let done = bench.issue(read(1, &buffer));
+
+    let during = receive.recv_timeout(SOON).expect("the device is notified");
+
+    assert_eq!(
+        during, before,
+        "the device is started before it is notified"
+    );
+    let done = done.recv_timeout(SOON).expect("the read ends");
+    assert!([SUCCESS, BUS_RESET].contains(&done.srb_status), "{done:?}");
+    bench.read(2);
+    bench.finish_without_storport();
+}
+
+fn a_request_for_the_identity_that_the_device_still_has_is_not_overwritten() {
+    let disk = Disk::new(BlkSettings::default());
+    // The device answers nothing, and does not confirm the reset that follows.
+    disk.device.serve_manually();
+    disk.device.slow_reset(2, u32::MAX);
+    let bench = disk.start(AdapterSettings {
+        failing_export: Some(FailingExport::Pause),
+        ..patient()
+    });
+    let buffer = sector();
+    let done = bench.issue(read(1, &buffer));
+    thread::sleep(WHILE);
+
+    bench.device.serve_now();
+
+    let served = bench.device.take_served();
+    let operations: Vec<_> = served.iter().map(|served| served.operation).collect();
+    assert_eq!(operations, [Operation::Other(GET_ID)]);
+    bench.device.finish_reset();
+    drop(done);
+}
+
 fn a_stop_beside_a_start_of_the_device_gives_it_time_to_end() {
-    isolated(|| {
-        let (bench, hooked) = start_hooked(patient());
-        let adapter = bench.adapter.clone();
-        let (send, receive) = mpsc::channel();
-        hooked.before(Access::WriteStatus(READY), move || {
+    let (bench, hooked) = start_hooked(patient());
+    let adapter = bench.adapter.clone();
+    let (send, receive) = mpsc::channel();
+    hooked.before(Access::WriteStatus(READY), move || {
+        thread::spawn(move || send.send(adapter.stop().is_ok()));
+        thread::sleep(WHILE);
+    });
+    bench.device.set_needs_reset();
+
+    assert_eq!(receive.recv_timeout(SOON), Ok(true));
+
+    let callbacks = bench.adapter.report().callbacks;
+    let stop = callbacks.iter().find(|row| row.name == "HwAdapterControl");
+    let stop = stop.expect("a stop");
+    assert!(stop.max_stalled > Duration::ZERO, "{stop:?}");
+    assert!(stop.max_stalled <= MOST_STALL, "{stop:?}");
+    let writes = bench.device.status_writes();
+    assert_eq!(writes.last(), Some(&0), "{writes:02x?}");
+}
+
+fn a_device_is_not_started_after_a_stop() {
+    let (bench, hooked) = start_hooked(patient());
+    let adapter = bench.adapter.clone();
+    let (send, receive) = mpsc::channel();
+    // The recovery reads the status, and finds the reset confirmed.
+    let again = hooked.clone();
+    hooked.before(Access::WriteStatus(0), move || {
+        again.before(Access::ReadStatus, move || {
             thread::spawn(move || send.send(adapter.stop().is_ok()));
             thread::sleep(WHILE);
         });
-        bench.device.set_needs_reset();
-
-        assert_eq!(receive.recv_timeout(SOON), Ok(true));
-
-        let callbacks = bench.adapter.report().callbacks;
-        let stop = callbacks.iter().find(|row| row.name == "HwAdapterControl");
-        let stop = stop.expect("a stop");
-        assert!(stop.max_stalled > Duration::ZERO, "{stop:?}");
-        assert!(stop.max_stalled <= MOST_STALL, "{stop:?}");
-        let writes = bench.device.status_writes();
-        assert_eq!(writes.last(), Some(&0), "{writes:02x?}");
     });
-}
+    bench.device.set_needs_reset();
 
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_device_is_not_started_after_a_stop() {
-    isolated(|| {
-        let (bench, hooked) = start_hooked(patient());
-        let adapter = bench.adapter.clone();
-        let (send, receive) = mpsc::channel();
-        // The recovery reads the status, and finds the reset confirmed.
-        let again = hooked.clone();
-        hooked.before(Access::WriteStatus(0), move || {
-            again.before(Access::ReadStatus, move || {
-                thread::spawn(move || send.send(adapter.stop().is_ok()));
-                thread::sleep(WHILE);
-            });
-        });
-        bench.device.set_needs_reset();
+    assert_eq!(receive.recv_timeout(SOON), Ok(true));
 
-        assert_eq!(receive.recv_timeout(SOON), Ok(true));
-
-        thread::sleep(WHILE);
-        let writes = bench.device.status_writes();
-        let started = writes.iter().filter(|status| **status == READY).count();
-        assert_eq!(started, 2, "{writes:02x?}");
-    });
-}
-
-fn dump_stack(bench: &Bench) -> DumpStack {
-    let stack = crash(bench).map_err(|error| error.to_string());
-    stack.unwrap_or_else(|why| panic!("{why}"))
-}
-
-/// Checks that one of 50 reads of the dump stack succeeds, and that no rule was broken.
-fn check_dump_reads(bench: &Bench, stack: &DumpStack) {
-    let buffer = bench.buffer(SECTOR as usize);
-    let is_read = (0..50).any(|_| {
-        let done = stack.execute(&read(1, &buffer));
-        done.is_ok_and(|done| done.srb_status == SUCCESS)
-    });
-    assert!(is_read);
-    let violations = stack.report().violations;
-    assert!(violations.is_empty(), "{violations:?}");
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_dump_stack_survives_a_glitch_in_its_start() {
-    isolated(|| {
-        let bench = start(patient());
-        // The first start asks for the disk's identity.
-        bench.device.glitch_after(Glitch::AtDriverOk, 1);
-        let stack = dump_stack(&bench);
-
-        check_dump_reads(&bench, &stack);
-    });
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_dump_stack_survives_a_request_for_the_identity_that_is_never_answered() {
-    isolated(|| {
-        let bench = start(patient());
-        // The device answers nothing, and confirms the reset that follows late.
-        bench.device.serve_manually();
-        bench.device.slow_reset(2, 1010);
-        let stack = dump_stack(&bench);
-        let device = bench.device.clone();
-        thread::spawn(move || {
-            loop {
-                device.serve_now();
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
-
-        check_dump_reads(&bench, &stack);
-    });
+    thread::sleep(WHILE);
+    let writes = bench.device.status_writes();
+    let started = writes.iter().filter(|status| **status == READY).count();
+    assert_eq!(started, 2, "{writes:02x?}");
 }
