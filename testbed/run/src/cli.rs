@@ -7,20 +7,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{
-    Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKind,
-    value_parser,
-};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind as UsageErrorKind};
 use testbed::{
     cost, rules,
-    run::{self, Ending, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
+    run::{self, RunError, Verdict},
     seeds::{self, UNUSABLE},
-    size::Size,
     workload::options::one_line,
 };
-use testbed_devices::DeviceId;
-use testbed_machine::InterruptKind;
-use testbed_storport::adapter::{Checks, SrbShape};
 
 /// Data was wrong, or the driver broke a rule.
 const FAILED: u8 = 1;
@@ -80,10 +73,10 @@ struct Cli {
 enum Command {
     /// Run a driver: write and verify data, then run a workload
     #[command(after_help = format!("{WORKLOAD}\n  {} -t<cpus>\n\n{EXAMPLES}", run::DEFAULT_WORKLOAD))]
-    Run(RunArgs),
+    Run(run::Settings),
     /// Count instructions, calls and memory accesses of one I/O, by callback
     #[command(after_help = COST)]
-    Cost(CostArgs),
+    Cost(cost::Settings),
     /// Print a driver's imports, by module
     #[command(after_help = IMPORTS)]
     Imports {
@@ -96,221 +89,6 @@ enum Command {
     Rules,
 }
 
-#[derive(Args)]
-struct RunArgs {
-    /// Driver file: an x64 Storport miniport for the PCI function
-    #[arg(long, value_name = "FILE.sys")]
-    driver: PathBuf,
-
-    /// PCI function
-    #[arg(long, value_enum, default_value = "virtio-blk")]
-    function: Function,
-
-    /// Raw disk image. ITS CONTENTS ARE OVERWRITTEN. The testbed refuses an image
-    /// with data that no earlier run wrote [default: a temporary image]
-    #[arg(long, value_name = "IMAGE")]
-    disk: Option<PathBuf>,
-
-    /// Overwrite the image even if it contains other data
-    #[arg(long, requires = "disk")]
-    overwrite: bool,
-
-    /// Size of the temporary image, in bytes or with K, M, G or T
-    #[arg(
-        long,
-        value_name = "SIZE",
-        default_value = "256M",
-        conflicts_with = "disk"
-    )]
-    size: Size,
-
-    /// Number of virtual CPUs
-    #[arg(long, value_name = "COUNT", default_value = "4", value_parser = value_parser!(u32).range(1..=64))]
-    cpus: u32,
-
-    /// Memory of the machine
-    #[arg(long, value_name = "SIZE", default_value = "512M")]
-    memory: Size,
-
-    /// Interrupt type of the device
-    #[arg(long, value_enum, default_value = "msix")]
-    interrupts: Interrupts,
-
-    /// Type of the SRBs
-    #[arg(long, value_enum, default_value = "storage")]
-    srb: Srb,
-
-    /// PCI device id of the disk
-    #[arg(long, value_enum, default_value = "modern")]
-    device_id: Identity,
-
-    /// Enable all checks, such as for accesses to completed requests. Run one
-    /// thread at a time, in virtual time, in an order that the seed determines.
-    /// This is slow
-    #[arg(long)]
-    verify: bool,
-
-    /// Treat broken house rules as failures, not as advice ('testbed rules' lists them)
-    #[arg(long)]
-    house_rules: bool,
-
-    /// How much to write and read back before the workload; 0 for nothing
-    /// [default: 64M, or the whole disk if it is smaller]
-    #[arg(long, value_name = "SIZE")]
-    verify_bytes: Option<Size>,
-
-    /// Seed of the data and, with --verify, of the order of threads. With --verify,
-    /// the same seed gives the same run [default: from the clock; the run prints it]
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<u64>,
-
-    /// Stop after the verify pass
-    #[arg(long, conflicts_with = "workload")]
-    no_workload: bool,
-
-    /// Count failed transfers, without failing the run: for a disk that reports
-    /// errors on purpose
-    #[arg(long)]
-    keep_going: bool,
-
-    /// Power the adapter down and up this many times between the verify pass and the
-    /// workload, and read the verified data again each time
-    #[arg(long, value_name = "TIMES", default_value = "0")]
-    restart: u32,
-
-    /// Crash the machine under load after the workload; a second copy of the driver
-    /// writes a crash dump
-    #[arg(long)]
-    dump: bool,
-
-    /// Run this many seeds, starting at --seed. Each runs in its own process, as many
-    /// at a time as the host has processors. Stop at the first failure. Needs --verify
-    #[arg(long, value_name = "COUNT", requires = "verify")]
-    seeds: Option<u32>,
-
-    /// Check the options without loading the driver
-    #[arg(long, hide = true)]
-    check: bool,
-
-    /// Workload: -b8K -r -o32 -w30 -d10 -L
-    #[arg(last = true, value_name = "WORKLOAD OPTIONS")]
-    workload: Vec<String>,
-}
-
-#[derive(Args)]
-struct CostArgs {
-    /// Driver file: an x64 Storport miniport for the PCI function
-    #[arg(value_name = "FILE.sys")]
-    driver: PathBuf,
-
-    /// PCI function
-    #[arg(long, value_enum, default_value = "virtio-blk")]
-    function: Function,
-
-    /// Requests in flight at a time, 1 to 256
-    #[arg(long, value_name = "DEPTH,...", value_delimiter = ',', default_values_t = [1, 32, 256],
-          value_parser = value_parser!(u32).range(1..=256))]
-    depth: Vec<u32>,
-
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Function {
-    /// Virtio disk
-    VirtioBlk,
-    /// Only interrupts, for a driver with its own RAM disk: PCI 1234:BE11, see
-    /// testbed/devices/src/bell.rs
-    Bell,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Interrupts {
-    /// Message-signaled interrupts
-    Msix,
-    /// Line-based interrupts
-    Intx,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Srb {
-    /// SCSI_REQUEST_BLOCK
-    Scsi,
-    /// STORAGE_REQUEST_BLOCK, which Windows uses
-    Storage,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Identity {
-    /// 1AF4:1042
-    Modern,
-    /// 1AF4:1001
-    Transitional,
-}
-
-impl From<Function> for FunctionKind {
-    fn from(function: Function) -> Self {
-        match function {
-            Function::VirtioBlk => Self::VirtioBlk,
-            Function::Bell => Self::Bell,
-        }
-    }
-}
-
-impl From<RunArgs> for Settings {
-    fn from(args: RunArgs) -> Self {
-        Self {
-            driver: args.driver,
-            function: args.function.into(),
-            disk: args.disk,
-            size: args.size,
-            cpus: args.cpus,
-            memory: args.memory,
-            interrupts: match args.interrupts {
-                Interrupts::Msix => InterruptKind::Messages,
-                Interrupts::Intx => InterruptKind::Line,
-            },
-            srb: match args.srb {
-                Srb::Scsi => SrbShape::Scsi,
-                Srb::Storage => SrbShape::Storage,
-            },
-            device_id: match args.device_id {
-                Identity::Modern => DeviceId::Modern,
-                Identity::Transitional => DeviceId::Transitional,
-            },
-            checks: if args.verify {
-                Checks::All
-            } else {
-                Checks::Cheap
-            },
-            house_rules: args.house_rules,
-            keep_going: args.keep_going,
-            verify_bytes: args.verify_bytes,
-            seed: args.seed,
-            restarts: args.restart,
-            ending: if args.dump {
-                Ending::Crash
-            } else {
-                Ending::ShutDown
-            },
-            used: if args.overwrite {
-                UsedImage::Overwrite
-            } else {
-                UsedImage::Refuse
-            },
-            load: if args.no_workload {
-                Load::Nothing
-            } else if args.workload.is_empty() {
-                Load::Default
-            } else {
-                Load::Given(args.workload)
-            },
-        }
-    }
-}
-
 /// Runs the command line. The help describes the exit codes.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -319,8 +97,8 @@ pub fn main() -> ExitCode {
     };
     let mut out = io::stdout();
     let result = match cli.command {
-        Command::Run(args) if args.check => run::check(&args.into()).map(|()| Verdict::Pass),
-        Command::Run(RunArgs {
+        Command::Run(settings) if settings.check => run::check(&settings).map(|()| Verdict::Pass),
+        Command::Run(run::Settings {
             seed,
             seeds: Some(count),
             ..
@@ -334,16 +112,11 @@ pub fn main() -> ExitCode {
                 }
             };
         }
-        Command::Run(args) => run::run(&args.into(), &mut out),
-        Command::Cost(args) => {
-            let settings = cost::Settings {
-                driver: args.driver,
-                function: args.function.into(),
-                depths: args.depth,
-            };
+        Command::Run(settings) => run::run(&settings, &mut out),
+        Command::Cost(settings) => {
             return match cost::count(&settings) {
                 Ok(cost) => {
-                    if args.json {
+                    if settings.json {
                         print!("{}", cost.json());
                     } else {
                         print!("{cost}");

@@ -10,6 +10,8 @@ mod workload;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
+use clap::value_parser;
+
 pub use self::report::Cost;
 use self::workload::{Kind, Workload};
 use crate::{
@@ -32,15 +34,25 @@ use testbed_storport::{
 const MEMORY: u64 = 256 << 20;
 const DISK: u64 = 64 << 20;
 
-/// The settings of a count.
-#[derive(Clone, Debug)]
+/// The settings of a count: the options of `testbed cost`.
+#[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
-    /// The driver file.
+    /// Driver file: an x64 Storport miniport for the PCI function
+    #[arg(value_name = "FILE.sys")]
     pub driver: PathBuf,
-    /// Its PCI function.
+
+    /// PCI function
+    #[arg(long, value_enum, default_value = "virtio-blk")]
     pub function: FunctionKind,
-    /// The numbers of requests in flight, with one batch for each.
-    pub depths: Vec<u32>,
+
+    /// Requests in flight at a time, 1 to 256
+    #[arg(long, value_name = "DEPTH,...", value_delimiter = ',', default_values_t = [1, 32, 256],
+          value_parser = value_parser!(u32).range(1..=256))]
+    pub depth: Vec<u32>,
+
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The cost was not counted.
@@ -113,13 +125,13 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
     let progress = run::progress("counting {wide_bar} {percent}%");
     let weight = |depth: u32| u64::from(depth) + 10;
     let all = settings
-        .depths
+        .depth
         .iter()
         .map(|depth| weight(*depth))
         .sum::<u64>();
     progress.set_length(all * Kind::ALL.len() as u64);
     for kind in Kind::ALL {
-        for &depth in &settings.depths {
+        for &depth in &settings.depth {
             progress.inc(weight(depth));
             let in_flight = depth.min(adapter.queue_depth(unit.facts().address));
             if let Some(why) = workload.refusal(kind) {

@@ -4,6 +4,7 @@
 mod crash;
 mod hardware;
 mod imports;
+mod settings;
 pub mod used_image;
 
 use std::{
@@ -21,7 +22,11 @@ use self::{
     crash::Crash,
     hardware::{DiskFile, Hardware},
 };
-pub use self::{hardware::TemporaryImageError, imports::print_imports};
+pub use self::{
+    hardware::TemporaryImageError,
+    imports::print_imports,
+    settings::{FunctionKind, Settings},
+};
 use crate::{
     command,
     disk::{
@@ -39,17 +44,17 @@ use crate::{
         results::describe,
     },
 };
-use testbed_devices::{DeviceId, DiskImage, DiskImageError, HostFailure, VirtioBlk};
+use testbed_devices::{DiskImage, DiskImageError, HostFailure, VirtioBlk};
 use testbed_loader::{Image, ImageError};
 use testbed_machine::{
-    InterruptKind, Machine, MachineError, MachineSettings, clock,
+    Machine, MachineError, MachineSettings, clock,
     memory::PAGE,
     schedule::{self, Trace},
     trap,
 };
 use testbed_storport::{
     self,
-    adapter::{Adapter, AdapterSettings, Checks, SrbShape},
+    adapter::{Adapter, AdapterSettings},
 };
 
 /// The default size of the verify pass. A smaller disk is verified completely.
@@ -65,85 +70,6 @@ pub const DEFAULT_WORKLOAD: &str = "-b8K -d5 -W1 -o16 -r -w30 -Su -L";
 
 /// The number of mismatches that are described.
 const DESCRIBED: usize = 10;
-
-/// The settings of a run.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The driver file.
-    pub driver: PathBuf,
-    /// The PCI function.
-    pub function: FunctionKind,
-    /// The image file; `None` for a temporary image.
-    pub disk: Option<PathBuf>,
-    /// The size of the temporary image.
-    pub size: Size,
-    /// The number of virtual CPUs.
-    pub cpus: u32,
-    /// The machine's memory.
-    pub memory: Size,
-    /// The device's interrupt type.
-    pub interrupts: InterruptKind,
-    /// The type of the SRBs.
-    pub srb: SrbShape,
-    /// The disk's PCI device id.
-    pub device_id: DeviceId,
-    /// The set of enabled checks.
-    pub checks: Checks,
-    /// Whether broken house rules fail the run.
-    pub house_rules: bool,
-    /// The size of the verify pass; `None` for 64 MiB or the whole disk.
-    pub verify_bytes: Option<Size>,
-    /// The seed; `None` for one from the clock.
-    pub seed: Option<u64>,
-    /// The number of power cycles between the verify pass and the workload.
-    pub restarts: u32,
-    /// The end of the run.
-    pub ending: Ending,
-    /// Whether failed transfers are only counted.
-    pub keep_going: bool,
-    /// What to do with an image that contains data.
-    pub used: UsedImage,
-    /// The workload after the verify pass.
-    pub load: Load,
-}
-
-/// How the machine ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// It shuts down.
-    ShutDown,
-    /// It crashes under load, and a second copy of the driver writes a dump.
-    Crash,
-}
-
-/// The PCI function of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FunctionKind {
-    /// A virtio disk.
-    VirtioBlk,
-    /// Only interrupts, for a driver with its own RAM disk.
-    Bell,
-}
-
-/// The workload of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Load {
-    /// [`DEFAULT_WORKLOAD`].
-    Default,
-    /// A workload with these options.
-    Given(Vec<String>),
-    /// No workload.
-    Nothing,
-}
-
-/// What to do with an image that contains data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UsedImage {
-    /// Refuse it.
-    Refuse,
-    /// Overwrite it, because the user said so.
-    Overwrite,
-}
 
 /// The result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +145,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     imports::print_driver(&settings.driver, &imports, out)?;
 
     let seed = settings.seed.unwrap_or_else(seed_of_the_clock);
-    if settings.checks == Checks::All {
+    if settings.verify {
         trap::repeat_with(&command::repeating(std::env::args(), seed));
         schedule::begin(seed);
     }
@@ -264,15 +190,15 @@ fn prepare(settings: &Settings) -> Result<(Option<Options>, Option<DiskFile>), R
 
 /// Parses the workload's options.
 fn workload_options(settings: &Settings) -> Result<Option<Options>, OptionError> {
-    match &settings.load {
-        Load::Given(options) => Options::parse(options).map(Some),
-        Load::Default => {
-            let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
-            let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
-            Options::parse(&given).map(Some)
-        }
-        Load::Nothing => Ok(None),
+    if settings.no_workload {
+        return Ok(None);
     }
+    if !settings.workload.is_empty() {
+        return Options::parse(&settings.workload).map(Some);
+    }
+    let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
+    let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
+    Options::parse(&given).map(Some)
 }
 
 fn check_sizes(settings: &Settings) -> Result<(), RunError> {
@@ -339,7 +265,7 @@ impl Run<'_> {
             image,
             &self.hardware.function,
             AdapterSettings {
-                checks: self.settings.checks,
+                checks: self.settings.checks(),
                 srb: self.settings.srb,
                 ..AdapterSettings::default()
             },
@@ -373,7 +299,7 @@ impl Run<'_> {
             limits.max_physical_breaks,
             limits.alignment_mask,
         )?;
-        if self.use_disk(&adapter, workload, out)? == Ending::ShutDown {
+        if !self.use_disk(&adapter, workload, out)? {
             adapter.shut_down();
             if let Err(error) = adapter.stop() {
                 self.reasons.push(error.to_string());
@@ -383,26 +309,26 @@ impl Run<'_> {
         self.verdict(out)
     }
 
-    /// Performs discovery, verify pass, power cycles, workload and crash. Returns
-    /// [`Ending::Crash`] if the machine has crashed.
+    /// Performs discovery, verify pass, power cycles, workload and crash. Returns whether the
+    /// machine has crashed.
     fn use_disk(
         &mut self,
         adapter: &Arc<Adapter>,
         workload: Option<Options>,
         out: &mut dyn Write,
-    ) -> Result<Ending, RunError> {
+    ) -> Result<bool, RunError> {
         let disk = match Disk::discover(adapter.clone(), self.machine.memory()) {
             Ok(disk) => disk,
             Err(error) => {
                 self.reasons.push(format!("no usable disk: {error}"));
-                return Ok(Ending::ShutDown);
+                return Ok(false);
             }
         };
         print_disk(&disk, adapter, out)?;
         if self.settings.keep_going {
             disk.failures().tolerate();
         }
-        if disk.facts().write_protected && self.settings.ending == Ending::Crash {
+        if disk.facts().write_protected && self.settings.dump {
             return Err(RunError::Setting(
                 "--dump: the disk is write-protected, so no dump can be written: leave out --dump"
                     .to_owned(),
@@ -410,9 +336,12 @@ impl Run<'_> {
         }
         // Reports an unsuitable workload before the long verify pass.
         let workload = workload
-            .map(|options| match &self.settings.load {
-                Load::Default if disk.facts().write_protected => options.without_writes(),
-                _ => options,
+            .map(|options| {
+                if self.settings.workload.is_empty() && disk.facts().write_protected {
+                    options.without_writes()
+                } else {
+                    options
+                }
             })
             .map(|options| Workload::new(&disk, options, self.seed))
             .transpose()
@@ -425,11 +354,11 @@ impl Run<'_> {
         }
         self.retries = disk.retries();
         self.failed = disk.failures().counts();
-        if self.reasons.is_empty() && self.settings.ending == Ending::Crash {
+        if self.reasons.is_empty() && self.settings.dump {
             self.crash(adapter, &disk, out)?;
-            return Ok(Ending::Crash);
+            return Ok(true);
         }
-        Ok(Ending::ShutDown)
+        Ok(false)
     }
 
     /// Crashes the machine, and lets a second copy of the driver write a dump.
@@ -582,7 +511,7 @@ impl Run<'_> {
         disk: &Disk,
         out: &mut dyn Write,
     ) -> Result<Verdict, RunError> {
-        let restarts = self.settings.restarts;
+        let restarts = self.settings.restart;
         if restarts == 0 {
             return Ok(Verdict::Pass);
         }
@@ -647,7 +576,7 @@ impl Run<'_> {
             "off"
         };
         writeln!(out)?;
-        if self.settings.load == Load::Default {
+        if self.settings.workload.is_empty() {
             writeln!(
                 out,
                 "The default workload; to change it, give options after --"
@@ -709,7 +638,7 @@ impl Run<'_> {
         for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
             writeln!(out, "  {line}")?;
         }
-        if self.settings.checks == Checks::All {
+        if self.settings.verify {
             let command = command::repeating(std::env::args(), self.seed);
             writeln!(out, "  to repeat this run: {command}")?;
         }

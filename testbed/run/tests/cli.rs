@@ -119,86 +119,50 @@ fn a_seed_that_cannot_be_run_is_no_failure_of_the_driver() {
 }
 
 #[test]
-fn the_help_says_which_option_seeds_needs() {
-    let output = testbed(&["run", "--help"]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    let (_, help) = text.split_once("--seeds <COUNT>").expect("the option");
-    let (help, _) = help.split_once("\n\n").expect("a further option");
-    assert!(help.contains("Needs --verify"), "{help}");
-}
-
-#[test]
-fn unknown_options_and_commands_are_named() {
+fn what_cannot_be_carried_out_is_named() {
     for (arguments, named) in [
-        (&["run", "--driver", "x.sys", "--fast"][..], "'--fast'"),
-        (&["walk"], "'walk'"),
-        (&["run"], "--driver <FILE.sys>"),
+        ("walk", "'walk'"),
+        ("run", "--driver <FILE.sys>"),
+        ("run --driver x.sys --fast", "'--fast'"),
+        ("run --driver x.sys --cpus 0", "0 is not in 1..=64"),
+        ("run --driver x.sys --cpus 65", "65 is not in 1..=64"),
+        ("run --driver x.sys --srb both", "'both'"),
+        ("run --driver x.sys --size 12Q", "\"12Q\" is not a size"),
+        ("run --driver x.sys --size 1000", "--size: 1000 bytes"),
+        ("run --driver x.sys --size 0", "--size: 0 bytes"),
+        ("run --driver x.sys --memory 1M", "--memory: 1048576 bytes"),
         (
-            &["run", "--driver", "x.sys", "--cpus", "0"],
-            "0 is not in 1..=64",
+            "run --driver x.sys --memory 33554433",
+            "--memory: 33554433 bytes",
         ),
+        ("run --driver x.sys --overwrite", "--disk <IMAGE>"),
         (
-            &["run", "--driver", "x.sys", "--cpus", "65"],
-            "65 is not in 1..=64",
-        ),
-        (&["run", "--driver", "x.sys", "--srb", "both"], "'both'"),
-        (
-            &["run", "--driver", "x.sys", "--size", "12Q"],
-            "\"12Q\" is not a size",
-        ),
-        (
-            &["run", "--driver", "x.sys", "--overwrite"],
-            "--disk <IMAGE>",
-        ),
-        (
-            &["run", "--driver", "x.sys", "--disk", "d", "--size", "1M"],
+            "run --driver x.sys --disk d --size 1M",
             "cannot be used with",
         ),
+        (
+            "run --driver x.sys --disk /no/such/disk.img",
+            "/no/such/disk.img: no such",
+        ),
+        (
+            "run --driver x.sys -- -x",
+            "workload option -x: unexpected argument '-x'",
+        ),
+        (
+            "run --driver x.sys -- -w101",
+            "invalid value '101' for '-w <PERCENT>'",
+        ),
     ] {
-        let error = refused(arguments);
+        let words: Vec<&str> = arguments.split(' ').collect();
+        let error = refused(&words);
         assert!(error.contains(named), "{error}");
     }
 }
 
 #[test]
-fn options_of_the_workload_are_checked_before_anything_else() {
-    let run = ["run", "--driver", "no.sys", "--"];
-    for (option, why) in [
-        ("-x", "workload option -x: unexpected argument '-x' found"),
-        ("-w101", "invalid value '101' for '-w <PERCENT>'"),
-    ] {
-        let error = refused(&[&run[..], &[option]].concat());
-        assert!(error.contains(why), "{error}");
-    }
-}
-
-#[test]
-fn sizes_that_make_no_disk_and_no_machine_are_refused() {
-    let run = ["run", "--driver", "no.sys"];
-    for (arguments, why) in [
-        (["--size", "1000"], "--size: 1000 bytes"),
-        (["--size", "0"], "--size: 0 bytes"),
-        (["--memory", "1M"], "--memory: 1048576 bytes"),
-        (["--memory", "33554433"], "--memory: 33554433 bytes"),
-    ] {
-        let error = refused(&[&run[..], &arguments[..]].concat());
-        assert!(error.contains(why), "{error}");
-    }
-}
-
-#[test]
-fn a_missing_image_is_refused() {
-    assert!(refused_image(Path::new("/no/such/disk.img")).contains("no such"));
-}
-
-#[test]
-fn an_image_of_no_bytes_is_refused() {
+fn an_image_of_no_bytes_and_a_read_only_one_are_refused() {
     let (_folder, path) = file(b"");
     assert!(refused_image(&path).contains("0 bytes"));
-}
-
-#[test]
-fn a_read_only_image_is_refused() {
     let (_folder, path) = file(&[0; 1 << 20]);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("it is ours");
     assert!(refused_image(&path).contains("read-only"));
@@ -246,25 +210,15 @@ fn with_overwrite_an_image_that_is_not_blank_is_taken() {
 fn a_driver_that_is_missing_or_no_driver_is_refused() {
     let (_folder, text) = file(b"This is no driver.\n");
     let (_other, empty) = file(b"");
-    for path in [
-        "/no/such/driver.sys",
-        text.to_str().expect("a plain path"),
-        empty.to_str().expect("a plain path"),
-    ] {
+    // An ELF file.
+    let itself = std::env::current_exe().expect("it has a path");
+    for path in [Path::new("/no/such/driver.sys"), &text, &empty, &itself] {
+        let path = path.to_str().expect("a plain path");
         for arguments in [&["imports", path][..], &["run", "--driver", path]] {
             let error = refused(arguments);
             assert!(error.contains(path), "{error}");
         }
     }
-}
-
-#[test]
-fn a_program_for_another_machine_is_no_driver() {
-    // The test itself: an ELF file.
-    let itself = std::env::current_exe().expect("it has a path");
-    let path = itself.to_str().expect("a plain path");
-    let error = refused(&["imports", path]);
-    assert!(error.contains(path), "{error}");
 }
 
 #[test]

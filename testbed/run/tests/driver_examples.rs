@@ -12,76 +12,51 @@ fn passes(variable: &str, options: &[&str]) -> String {
     command::passes(variable, &options, SHORT)
 }
 
-fn ramdisk_keeps_data(options: &[&str]) {
-    let options = [&["--verify-bytes", "16M"], options].concat();
-    let text = passes("FERROSTOR_RAMDISK", &options);
-    assert!(text.contains("16MiB verified in "), "{text}");
-    assert!(text.contains(" 0 mismatches"), "{text}");
-}
-
 #[test]
 #[ignore = "needs built drivers: cargo xtask test"]
-fn ramdisk_keeps_data_with_messages_and_storage_request_blocks() {
-    ramdisk_keeps_data(&["--interrupts", "msix", "--srb", "storage"]);
-}
-
-#[test]
-#[ignore = "needs built drivers: cargo xtask test"]
-fn ramdisk_keeps_data_with_scsi_request_blocks() {
-    ramdisk_keeps_data(&["--srb", "scsi"]);
-}
-
-#[test]
-#[ignore = "needs built drivers: cargo xtask test"]
-fn ramdisk_keeps_data_with_the_interrupt_pin() {
-    ramdisk_keeps_data(&["--interrupts", "intx"]);
-}
-
-#[test]
-#[ignore = "needs built drivers: cargo xtask test"]
-fn ramdisk_keeps_data_over_a_restart() {
-    ramdisk_keeps_data(&["--restart", "2"]);
-}
-
-#[test]
-#[ignore = "needs built drivers: cargo xtask test"]
-fn ramdisk_keeps_data_in_any_order_of_threads() {
-    ramdisk_keeps_data(&["--verify", "--seed", "1"]);
-    ramdisk_keeps_data(&["--verify", "--seed", "2", "--interrupts", "intx"]);
-}
-
-/// It fails requests if a count under a lock is not what it must be.
-fn every_lock_excludes(options: &[&str]) {
-    let options = [&["--verify-bytes", "0"], options].concat();
-    let text = passes("FERROSTOR_LOCKS", &options);
-    for callback in [
-        "HwBuildIo",
-        "HwStartIo",
-        "HwDpcRoutine",
-        "HwTimer",
-        "HwStateChange",
-        "HwWorkItem",
+fn ramdisk_keeps_data() {
+    for options in [
+        &["--interrupts", "msix", "--srb", "storage"][..],
+        &["--srb", "scsi"],
+        &["--interrupts", "intx"],
+        &["--restart", "2"],
+        &["--verify", "--seed", "1"],
+        &["--verify", "--seed", "2", "--interrupts", "intx"],
     ] {
-        assert!(text.contains(&format!("\n{callback} ")), "{text}");
+        let verified = [&["--verify-bytes", "16M"], options].concat();
+        let text = passes("FERROSTOR_RAMDISK", &verified);
+        assert!(text.contains("16MiB verified in "), "{options:?}: {text}");
+        assert!(text.contains(" 0 mismatches"), "{options:?}: {text}");
     }
 }
 
+/// The driver fails requests if a count under a lock is not what it must be.
 #[test]
 #[ignore = "needs built drivers: cargo xtask test"]
-fn every_lock_excludes_in_every_callback_with_messages() {
-    every_lock_excludes(&["--interrupts", "msix"]);
-    every_lock_excludes(&["--interrupts", "msix", "--verify", "--seed", "1"]);
-}
-
-#[test]
-#[ignore = "needs built drivers: cargo xtask test"]
-fn every_lock_excludes_in_every_callback_with_the_interrupt_pin() {
-    every_lock_excludes(&["--interrupts", "intx"]);
-    every_lock_excludes(&["--interrupts", "intx", "--verify", "--seed", "1"]);
-}
-
-#[test]
-#[ignore = "needs built drivers: cargo xtask test"]
-fn every_lock_excludes_after_a_restart() {
-    every_lock_excludes(&["--restart", "2"]);
+fn every_lock_excludes_in_every_callback() {
+    for options in [
+        &["--interrupts", "msix"][..],
+        &["--interrupts", "msix", "--verify", "--seed", "1"],
+        &["--interrupts", "intx"],
+        &["--interrupts", "intx", "--verify", "--seed", "1"],
+        &["--restart", "2"],
+    ] {
+        let text = passes(
+            "FERROSTOR_LOCKS",
+            &[&["--verify-bytes", "0"], options].concat(),
+        );
+        for callback in [
+            "HwBuildIo",
+            "HwStartIo",
+            "HwDpcRoutine",
+            "HwTimer",
+            "HwStateChange",
+            "HwWorkItem",
+        ] {
+            assert!(
+                text.contains(&format!("\n{callback} ")),
+                "{options:?}: {text}"
+            );
+        }
+    }
 }

@@ -3,10 +3,7 @@
 //!
 //! The file is the one that FERROSTOR_DRIVER names.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use std::process::Command;
 
 use object::{LittleEndian, read::pe::PeFile64};
 use tempfile::TempDir;
@@ -24,19 +21,15 @@ fn driver() -> Vec<u8> {
 /// Puts `bytes` into a file, and runs it; the folder goes with the result.
 fn run(bytes: &[u8]) -> (i32, String) {
     let folder = TempDir::new().unwrap();
-    let path: PathBuf = folder.path().join("broken.sys");
+    let path = folder.path().join("broken.sys");
     std::fs::write(&path, bytes).unwrap();
-    let output = output(&path);
+    let output = Command::new(env!("CARGO_BIN_EXE_testbed"))
+        .args(["run", "--house-rules", "--size", "16M", "--driver"])
+        .arg(&path)
+        .output()
+        .expect("the command starts");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().expect("it exits"), errors)
-}
-
-fn output(path: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .args(["run", "--house-rules", "--size", "16M", "--driver"])
-        .arg(path)
-        .output()
-        .expect("the command starts")
 }
 
 /// Where DriverEntry's first instruction lies in the file.
@@ -71,76 +64,61 @@ fn replace(bytes: &mut [u8], what: &[u8], by: &[u8]) {
     bytes[at..at + by.len()].copy_from_slice(by);
 }
 
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_missing_import_is_named() {
+/// The driver with `what` replaced by `by`.
+fn driver_with(what: &[u8], by: &[u8]) -> Vec<u8> {
     let mut bytes = driver();
-    replace(&mut bytes, b"StorPortInitialize\0", b"StorPortInitialise\0");
-
-    let (code, errors) = run(&bytes);
-
-    assert_eq!(code, 2, "{errors}");
-    assert!(
-        errors.contains("storport.sys!StorPortInitialise"),
-        "{errors}"
-    );
+    replace(&mut bytes, what, by);
+    bytes
 }
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
-fn a_crash_is_placed_in_the_driver() {
-    // ud2
-    let (code, errors) = run(&driver_that_does(&[0x0F, 0x0B]));
-
-    assert_eq!(code, 3, "{errors}");
-    assert!(errors.contains("at broken.sys+0x"), "{errors}");
-    assert!(errors.contains("in DriverEntry"), "{errors}");
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_store_to_nowhere_says_where() {
+fn each_broken_file_ends_with_a_message() {
+    let whole = driver();
     // mov dword ptr [0x1234], eax
-    let (code, errors) = run(&driver_that_does(&[
-        0x89, 0x04, 0x25, 0x34, 0x12, 0x00, 0x00,
-    ]));
-
-    assert_eq!(code, 3, "{errors}");
-    assert!(errors.contains("0x1234"), "{errors}");
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn an_endless_loop_is_stopped() {
-    // jmp $
-    let (code, errors) = run(&driver_that_does(&[0xEB, 0xFE]));
-
-    assert_eq!(code, 3, "{errors}");
-    assert!(errors.contains("DriverEntry"), "{errors}");
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_truncated_file_is_refused() {
-    let bytes = driver();
-
-    let (code, errors) = run(&bytes[..bytes.len() / 2]);
-
-    assert_eq!(code, 2, "{errors}");
-    assert_eq!(errors.lines().count(), 1, "{errors}");
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn a_file_for_a_32_bit_machine_is_refused() {
-    let mut bytes = driver();
-    // The machine of the COFF header follows the signature: AMD64 to I386.
-    replace(&mut bytes, b"PE\0\0\x64\x86", b"PE\0\0\x4C\x01");
-
-    let (code, errors) = run(&bytes);
-
-    assert_eq!(code, 2, "{errors}");
-    assert_eq!(errors.lines().count(), 1, "{errors}");
+    let store = [0x89, 0x04, 0x25, 0x34, 0x12, 0x00, 0x00];
+    for (what, bytes, code, told) in [
+        (
+            "a missing import",
+            driver_with(b"StorPortInitialize\0", b"StorPortInitialise\0"),
+            2,
+            &["storport.sys!StorPortInitialise"][..],
+        ),
+        ("half a file", whole[..whole.len() / 2].to_vec(), 2, &[]),
+        // The machine of the COFF header follows the signature: AMD64 to I386.
+        (
+            "a file for a 32-bit machine",
+            driver_with(b"PE\0\0\x64\x86", b"PE\0\0\x4C\x01"),
+            2,
+            &[],
+        ),
+        (
+            "ud2",
+            driver_that_does(&[0x0F, 0x0B]),
+            3,
+            &["at broken.sys+0x", "in DriverEntry"],
+        ),
+        (
+            "a store to nowhere",
+            driver_that_does(&store),
+            3,
+            &["0x1234"],
+        ),
+        // jmp $
+        (
+            "an endless loop",
+            driver_that_does(&[0xEB, 0xFE]),
+            3,
+            &["DriverEntry"],
+        ),
+    ] {
+        let (ended, errors) = run(&bytes);
+        assert_eq!(ended, code, "{what}: {errors}");
+        assert!(code == 3 || errors.lines().count() == 1, "{what}: {errors}");
+        for part in told {
+            assert!(errors.contains(part), "{what}: {errors}");
+        }
+    }
 }
 
 #[test]

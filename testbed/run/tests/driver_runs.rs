@@ -16,36 +16,21 @@ const DRIVER: &str = "FERROSTOR_DRIVER";
 /// A short workload on two CPUs.
 const SHORT: &str = "-b4K -r -o16 -t2 -w30 -d1 -W0";
 
-/// Verifies 16 MiB, then runs a short workload on two CPUs.
-fn passes(options: &[&str]) {
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn data_survive_each_type_of_interrupts_srbs_and_device_and_sleeps() {
     let disk = ["--cpus", "2", "--size", "64M", "--verify-bytes", "16M"];
-    let text = command::passes(DRIVER, &[&disk, options].concat(), SHORT);
-    assert!(text.contains("16MiB verified in "), "{text}");
-    assert!(text.contains(" 0 mismatches"), "{text}");
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn data_survive_messages_and_storage_request_blocks() {
-    passes(&["--interrupts", "msix", "--srb", "storage"]);
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn data_survive_scsi_request_blocks() {
-    passes(&["--srb", "scsi"]);
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn data_survive_the_interrupt_pin() {
-    passes(&["--interrupts", "intx"]);
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn data_survive_on_a_transitional_device() {
-    passes(&["--device-id", "transitional"]);
+    for options in [
+        &["--interrupts", "msix", "--srb", "storage"][..],
+        &["--srb", "scsi"],
+        &["--interrupts", "intx"],
+        &["--device-id", "transitional"],
+        &["--restart", "2"],
+    ] {
+        let text = command::passes(DRIVER, &[&disk, options].concat(), SHORT);
+        assert!(text.contains("16MiB verified in "), "{options:?}: {text}");
+        assert!(text.contains(" 0 mismatches"), "{options:?}: {text}");
+    }
 }
 
 #[test]
@@ -60,12 +45,6 @@ fn the_driver_imports_from_its_port_driver_alone() {
     assert!(output.status.success(), "{text}");
     assert_eq!(modules.len(), 1, "{text}");
     assert!(modules[0].starts_with("storport.sys ("), "{text}");
-}
-
-#[test]
-#[ignore = "needs a built driver: cargo xtask test"]
-fn data_survive_sleeps_of_the_adapter() {
-    passes(&["--restart", "2"]);
 }
 
 /// A sparse image.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{RunError, Settings, UsedImage, used_image};
+use super::{RunError, Settings, used_image};
 use crate::size::Size;
 use testbed_devices::{Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk};
 use testbed_machine::{InterruptKind, Machine, pci::PciFunction};
@@ -39,7 +39,7 @@ impl DiskFile {
                 let image = DiskImage::open(path)?;
                 let host = |error| DiskImageError::host(path, error);
                 let contents = File::open(path).map_err(host)?;
-                if settings.used == UsedImage::Refuse {
+                if !settings.overwrite {
                     let progress = super::progress("checking the image {wide_bar} {percent}%");
                     let foreign = used_image::first_foreign(&contents, &progress);
                     progress.finish_and_clear();

@@ -30,6 +30,7 @@ const FLUSH: u64 = 1 << 9;
 const CONFIG_WCE: u64 = 1 << 11;
 
 const CACHING_PAGE: u8 = 0x08;
+const PAGE_FORMAT: u8 = 0x10;
 /// WCE in byte 2 of the page.
 const WRITE_CACHE_ENABLE: u8 = 0x04;
 
@@ -152,7 +153,6 @@ pub fn reports_write_cache(bench: &Bench) -> bool {
 
 /// MODE SELECT(6) of the caching page.
 pub fn set_write_cache(bench: &Bench, enabled: bool) -> u8 {
-    const PAGE_FORMAT: u8 = 0x10;
     let mut list = caching_page(bench);
     list[6] &= !WRITE_CACHE_ENABLE;
     if enabled {
@@ -171,6 +171,10 @@ fn the_write_cache_can_be_turned_off_and_stays_off() {
     assert_eq!(set_write_cache(&bench, false), SUCCESS);
 
     assert!(!reports_write_cache(&bench) && !bench.device.writeback());
+    // A parameter list that is longer than its data.
+    let data = Some((Direction::Out, &sector(), 24));
+    let cut_off = command(&[0x15, PAGE_FORMAT, 0, 0, 25, 0], data);
+    assert_ne!(run(&bench, cut_off), SUCCESS);
     bench.adapter.reset_bus();
     bench.read(1);
     assert!(!reports_write_cache(&bench) && !bench.device.writeback());

@@ -1,0 +1,173 @@
+//! The settings of a run, which are the options of `testbed run`.
+
+use std::path::PathBuf;
+
+use clap::{
+    ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    value_parser,
+};
+
+use crate::size::Size;
+use testbed_devices::DeviceId;
+use testbed_machine::InterruptKind;
+use testbed_storport::adapter::{Checks, SrbShape};
+
+/// The settings of a run: the options of `testbed run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// Driver file: an x64 Storport miniport for the PCI function
+    #[arg(long, value_name = "FILE.sys")]
+    pub driver: PathBuf,
+
+    /// PCI function
+    #[arg(long, value_enum, default_value = "virtio-blk")]
+    pub function: FunctionKind,
+
+    /// Raw disk image. ITS CONTENTS ARE OVERWRITTEN. The testbed refuses an image
+    /// with data that no earlier run wrote [default: a temporary image]
+    #[arg(long, value_name = "IMAGE")]
+    pub disk: Option<PathBuf>,
+
+    /// Overwrite the image even if it contains other data
+    #[arg(long, requires = "disk")]
+    pub overwrite: bool,
+
+    /// Size of the temporary image, in bytes or with K, M, G or T
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256M",
+        conflicts_with = "disk"
+    )]
+    pub size: Size,
+
+    /// Number of virtual CPUs
+    #[arg(long, value_name = "COUNT", default_value = "4", value_parser = value_parser!(u32).range(1..=64))]
+    pub cpus: u32,
+
+    /// Memory of the machine
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub memory: Size,
+
+    /// Interrupt type of the device
+    #[arg(long, default_value = "msix", value_parser = interrupts())]
+    pub interrupts: InterruptKind,
+
+    /// Type of the SRBs
+    #[arg(long, default_value = "storage", value_parser = srb())]
+    pub srb: SrbShape,
+
+    /// PCI device id of the disk
+    #[arg(long, default_value = "modern", value_parser = device_id())]
+    pub device_id: DeviceId,
+
+    /// Enable all checks, such as for accesses to completed requests. Run one
+    /// thread at a time, in virtual time, in an order that the seed determines.
+    /// This is slow
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Treat broken house rules as failures, not as advice ('testbed rules' lists them)
+    #[arg(long)]
+    pub house_rules: bool,
+
+    /// How much to write and read back before the workload; 0 for nothing
+    /// [default: 64M, or the whole disk if it is smaller]
+    #[arg(long, value_name = "SIZE")]
+    pub verify_bytes: Option<Size>,
+
+    /// Seed of the data and, with --verify, of the order of threads. With --verify,
+    /// the same seed gives the same run [default: from the clock; the run prints it]
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+
+    /// Stop after the verify pass
+    #[arg(long, conflicts_with = "workload")]
+    pub no_workload: bool,
+
+    /// Count failed transfers, without failing the run: for a disk that reports
+    /// errors on purpose
+    #[arg(long)]
+    pub keep_going: bool,
+
+    /// Power the adapter down and up this many times between the verify pass and the
+    /// workload, and read the verified data again each time
+    #[arg(long, value_name = "TIMES", default_value = "0")]
+    pub restart: u32,
+
+    /// Crash the machine under load after the workload; a second copy of the driver
+    /// writes a crash dump
+    #[arg(long)]
+    pub dump: bool,
+
+    /// Run this many seeds, starting at --seed. Each runs in its own process, as many
+    /// at a time as the host has processors. Stop at the first failure. Needs --verify
+    #[arg(long, value_name = "COUNT", requires = "verify")]
+    pub seeds: Option<u32>,
+
+    /// Check the options without loading the driver
+    #[arg(long, hide = true)]
+    pub check: bool,
+
+    /// Workload: -b8K -r -o32 -w30 -d10 -L
+    #[arg(last = true, value_name = "WORKLOAD OPTIONS")]
+    pub workload: Vec<String>,
+}
+
+impl Settings {
+    /// The set of enabled checks.
+    #[must_use]
+    pub fn checks(&self) -> Checks {
+        if self.verify {
+            Checks::All
+        } else {
+            Checks::Cheap
+        }
+    }
+}
+
+/// The PCI function of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FunctionKind {
+    /// Virtio disk
+    VirtioBlk,
+    /// Only interrupts, for a driver with its own RAM disk: PCI 1234:BE11, see
+    /// testbed/devices/src/bell.rs
+    Bell,
+}
+
+/// A parser of two names, each with its help.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    names: [(&'static str, &'static str, T); 2],
+) -> impl TypedValueParser<Value = T> {
+    let values = names.map(|(name, help, _)| PossibleValue::new(name).help(help));
+    let [(first, _, one), (.., other)] = names;
+    PossibleValuesParser::new(values).map(move |name| if name == first { one } else { other })
+}
+
+fn interrupts() -> impl TypedValueParser<Value = InterruptKind> {
+    one_of([
+        (
+            "msix",
+            "Message-signaled interrupts",
+            InterruptKind::Messages,
+        ),
+        ("intx", "Line-based interrupts", InterruptKind::Line),
+    ])
+}
+
+fn srb() -> impl TypedValueParser<Value = SrbShape> {
+    let windows = "STORAGE_REQUEST_BLOCK, which Windows uses";
+    one_of([
+        ("scsi", "SCSI_REQUEST_BLOCK", SrbShape::Scsi),
+        ("storage", windows, SrbShape::Storage),
+    ])
+}
+
+fn device_id() -> impl TypedValueParser<Value = DeviceId> {
+    one_of([
+        ("modern", "1AF4:1042", DeviceId::Modern),
+        ("transitional", "1AF4:1001", DeviceId::Transitional),
+    ])
+}
