@@ -107,7 +107,6 @@ impl Structure {
         unsafe { Routine::at(self.get(field)) }
     }
 
-    /// The memory of a block.
     pub(super) fn of(block: &'static Block) -> Self {
         Self {
             address: block.address(),
@@ -171,7 +170,6 @@ impl Structure {
         copy
     }
 
-    /// Overwrites the first bytes with `bytes`.
     pub(super) fn write(self, bytes: &[u8]) {
         let to: *mut u8 = self.pointer(0, bytes.len());
         // SAFETY: writable (invariants), and no reference to it exists, so it is not `bytes`.

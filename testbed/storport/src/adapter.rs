@@ -397,14 +397,7 @@ impl Adapter {
             completion: None,
         });
         let done = self.run(vec![once]).pop();
-        let completion = done
-            .and_then(|program| program.into_any().downcast::<Once>().ok())
-            .and_then(|once| once.completion);
-        completion.unwrap_or_else(|| {
-            trap::stop_machine(format_args!(
-                "a request ended without a completion: please report this bug"
-            ))
-        })
+        Once::completion(done.expect("as many as were run"))
     }
 
     /// [`Self::execute`] with a changed SRB. There must be no other request at the same time.
@@ -613,7 +606,19 @@ impl Adapter {
 #[derive(Default)]
 pub(super) struct Once {
     request: Option<Request>,
-    pub(super) completion: Option<Completion>,
+    completion: Option<Completion>,
+}
+
+impl Once {
+    /// The completion of the request, which has ended.
+    pub(super) fn completion(ended: Box<dyn Program>) -> Completion {
+        let once = ended.into_any().downcast::<Self>().ok();
+        once.and_then(|once| once.completion).unwrap_or_else(|| {
+            trap::stop_machine(format_args!(
+                "a request ended without a completion: please report this bug"
+            ))
+        })
+    }
 }
 
 impl Program for Once {

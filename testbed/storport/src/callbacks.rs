@@ -13,7 +13,6 @@ use testbed_machine::{
 
 macro_rules! callbacks {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// A callback.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub(super) enum Callback {
@@ -24,7 +23,6 @@ macro_rules! callbacks {
             /// All callbacks, in the order of a driver's life.
             pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The number of callbacks.
             pub(super) const COUNT: usize = Self::ALL.len();
 
             /// The name in Microsoft's headers.
@@ -63,57 +61,77 @@ callbacks! {
     SynchronizedAccess = "STOR_SYNCHRONIZED_ACCESS",
 }
 
-thread_local! {
-    static PORT: Cell<Option<&'static Port>> = const { Cell::new(None) };
-    static CALLBACK: Cell<Callback> = const { Cell::new(Callback::None) };
+/// What the calling thread runs.
+#[derive(Clone, Copy)]
+struct Running {
+    port: Option<&'static Port>,
+    callback: Callback,
     /// See [`current_argument`].
-    static ARGUMENT: Cell<u32> = const { Cell::new(0) };
+    argument: u32,
     /// The number of locks that were held when the callback was called.
-    static BASE: Cell<usize> = const { Cell::new(0) };
+    base: usize,
     /// See [`caller`].
-    static CALLER: Cell<usize> = const { Cell::new(0) };
+    caller: usize,
     /// How long the callback has stalled at DISPATCH_LEVEL or above, in nanoseconds.
-    static STALLED: Cell<u64> = const { Cell::new(0) };
+    stalled: u64,
+}
+
+const STORPORT: Running = Running {
+    port: None,
+    callback: Callback::None,
+    argument: 0,
+    base: 0,
+    caller: 0,
+    stalled: 0,
+};
+
+thread_local! {
+    static RUNNING: Cell<Running> = const { Cell::new(STORPORT) };
 }
 
 /// Counts a stall of the callback at DISPATCH_LEVEL or above.
 pub(super) fn stalled(time: Duration) {
-    STALLED.set(STALLED.get().saturating_add(time.as_nanos() as u64));
+    let mut running = RUNNING.get();
+    running.stalled = running.stalled.saturating_add(time.as_nanos() as u64);
+    RUNNING.set(running);
 }
 
-/// The callback that the calling thread runs.
 pub(super) fn current() -> Callback {
-    CALLBACK.get()
+    RUNNING.get().callback
 }
 
 /// The argument on which the callback's rules depend: the message of HwMSInterruptRoutine, the
 /// control type of HwAdapterControl or HwUnitControl, the kind of DPC of HwDpcRoutine.
 pub(super) fn current_argument() -> u32 {
-    ARGUMENT.get()
+    RUNNING.get().argument
 }
 
 /// The return address of the driver's call that the calling thread carries out; 0 if there is
 /// none.
 pub(super) fn caller() -> usize {
-    CALLER.get()
+    RUNNING.get().caller
 }
 
 /// Carries out a call of the driver's that returns to `caller`.
 pub(super) fn called_from<T>(caller: usize, body: impl FnOnce() -> T) -> T {
-    let outer = CALLER.replace(caller);
+    let set = |caller| {
+        let running = RUNNING.get();
+        RUNNING.set(Running { caller, ..running });
+        running.caller
+    };
+    let outer = set(caller);
     let result = body();
-    CALLER.set(outer);
+    set(outer);
     result
 }
 
-/// The adapter whose callback the calling thread runs.
 pub(super) fn current_port() -> Option<&'static Port> {
-    PORT.get()
+    RUNNING.get().port
 }
 
 /// The number of locks that the thread held when the callback was called.
 pub(super) fn locks_at_entry() -> usize {
-    BASE.get()
+    RUNNING.get().base
 }
 
 impl Port {
@@ -141,36 +159,25 @@ impl Port {
         const { assert!(N <= 6, "no callback has more arguments") };
         let mut all = [0; 6];
         all[..N].copy_from_slice(&arguments);
-        self.call_with_all(callback, argument, level, routine, all)
-    }
-
-    fn call_with_all(
-        &'static self,
-        callback: Callback,
-        argument: u32,
-        level: u8,
-        routine: Routine,
-        arguments: [usize; 6],
-    ) -> usize {
-        let outer_port = PORT.replace(Some(self));
-        let outer = CALLBACK.replace(callback);
-        let outer_argument = ARGUMENT.replace(argument);
-        let outer_base = BASE.replace(self.locks_held());
-        let outer_caller = CALLER.replace(0);
-        let outer_stalled = STALLED.replace(0);
+        let outer = RUNNING.replace(Running {
+            port: Some(self),
+            callback,
+            argument,
+            base: self.locks_held(),
+            ..STORPORT
+        });
         let before = cpu::set_irql(level);
         schedule::enter(routine.address());
         let started = clock::now();
 
         let name = callback.name();
         let result = trap::in_driver(name, || {
-            trap::count::counted(name, routine.address(), || routine.call(arguments))
+            trap::count::counted(name, routine.address(), || routine.call(all))
         });
 
         let took = clock::now() - started;
         schedule::point(Point::Return);
-        let stalled = STALLED.get();
-        STALLED.set(outer_stalled.saturating_add(stalled));
+        let stalled = RUNNING.get().stalled;
         self.statistics.callback(callback, took, stalled);
         self.check_locks_at_return(callback);
         let after = cpu::set_irql(before);
@@ -180,11 +187,8 @@ impl Port {
                 format_args!("called at IRQL {level}, it returned at IRQL {after}"),
             );
         }
-        CALLER.set(outer_caller);
-        BASE.set(outer_base);
-        ARGUMENT.set(outer_argument);
-        CALLBACK.set(outer);
-        PORT.set(outer_port);
+        RUNNING.set(outer);
+        self::stalled(Duration::from_nanos(stalled));
         result
     }
 

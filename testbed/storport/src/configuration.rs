@@ -9,9 +9,10 @@ use super::{
         ntstatus::{STATUS_INVALID_PARAMETER, STATUS_REVISION_MISMATCH},
         port_configuration_information as info, srb,
     },
-    adapter::{AdapterLimits, SrbShape},
+    adapter::{AdapterLimits, Checks, SrbShape},
     callbacks::Callback,
     port::Port,
+    srb::SrbSettings,
     violations::Rule,
 };
 use testbed_machine::memory::PAGE;
@@ -39,7 +40,7 @@ pub(super) struct Registration {
     pub(super) srb_extension_bytes: u32,
     pub(super) map_buffers: u8,
     features: u32,
-    access_ranges: u32,
+    pub(super) access_ranges: u32,
     interface: u32,
     srb_types: u32,
 }
@@ -151,7 +152,6 @@ impl Registration {
         }
     }
 
-    /// The shape of the miniport's SRBs.
     pub(super) fn srb_shape(&self, wanted: SrbShape) -> SrbShape {
         let scsi = self.srb_types & srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK != 0;
         let storage = self.srb_types & srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0;
@@ -215,11 +215,6 @@ impl Registration {
     pub(super) fn dump_alignment_16(&self) -> bool {
         self.features & config::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT != 0
     }
-
-    /// NumberOfAccessRanges.
-    pub(super) fn access_ranges(&self) -> u32 {
-        self.access_ranges
-    }
 }
 
 /// The values of ConfigInfo after HwFindAdapter.
@@ -248,7 +243,16 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// The limits of a request.
+    pub(super) fn srb_settings(&self, checks: Checks) -> SrbSettings {
+        SrbSettings {
+            shape: self.srb_shape,
+            extension_bytes: self.srb_extension_bytes,
+            elements: self.max_elements as usize,
+            map_buffers: self.map_buffers,
+            checks,
+        }
+    }
+
     pub(super) fn limits(&self) -> AdapterLimits {
         AdapterLimits {
             max_transfer_bytes: self.max_transfer_bytes,

@@ -11,13 +11,13 @@ use super::{
     abi::{
         Structure, scsi_pnp_request_block as scsi_pnp, scsi_power_request_block as scsi_power,
         scsi_request_block as scsi, srb, srb_status, srbex_data_pnp as pnp,
-        srbex_data_power as power, stor_addr_btl8 as btl8, storage_request_block as storage,
+        srbex_data_power as power, storage_request_block as storage,
     },
     adapter::SrbShape,
     callbacks::Callback,
     port::Port,
     request::{Address, Request},
-    srb::{ADDRESS_AT, CDB_AT, Srb},
+    srb::{CDB_AT, Srb},
     violations::Rule,
 };
 
@@ -32,31 +32,34 @@ pub enum Recipient {
 
 /// STOR_DEVICE_POWER_STATE: the values that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum PowerState {
     /// Working.
-    D0,
+    D0 = srb::StorPowerDeviceD0,
     /// Off.
-    D3,
+    D3 = srb::StorPowerDeviceD3,
 }
 
 /// STOR_POWER_ACTION: the values that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum PowerAction {
     /// None: only the device changes its state.
-    None,
+    None = srb::StorPowerActionNone,
     /// The system sleeps.
-    Sleep,
+    Sleep = srb::StorPowerActionSleep,
     /// The system shuts down.
-    ShutdownOff,
+    ShutdownOff = srb::StorPowerActionShutdownOff,
 }
 
 /// STOR_PNP_ACTION: the values that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum PnpAction {
     /// The device is removed.
-    Remove,
+    Remove = srb::StorRemoveDevice,
     /// The device is stopped, to get other resources.
-    Stop,
+    Stop = srb::StorStopDevice,
 }
 
 /// A control request.
@@ -76,7 +79,6 @@ pub enum ControlRequest {
     Pnp(Recipient, PnpAction),
 }
 
-/// The time-out of a control request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The header of an extended data structure, which its Length does not count.
@@ -123,6 +125,7 @@ impl ControlRequest {
 
     /// Turns a filled SRB into this control request.
     pub(super) fn write(self, srb: Srb) {
+        srb.set_address(self.unit());
         match srb.shape() {
             SrbShape::Scsi => self.write_scsi(srb.base()),
             SrbShape::Storage => self.write_storage(srb.base()),
@@ -130,33 +133,24 @@ impl ControlRequest {
     }
 
     fn write_scsi(self, base: Structure) {
-        let address = self.unit();
         base.set(scsi::Function, self.function() as u8);
-        base.set(scsi::PathId, address.path);
-        base.set(scsi::TargetId, address.target);
-        base.set(scsi::Lun, address.lun);
         base.set(scsi::CdbLength, 0);
         match self {
             Self::Flush(_) | Self::Shutdown(_) | Self::ResetUnit(_) | Self::ResetDevice(_) => {}
             Self::Power(of, state, action) => {
                 base.set(scsi_power::SrbPowerFlags, power_flags(of));
-                base.set(scsi_power::DevicePowerState, state.value());
-                base.set(scsi_power::PowerAction, action.value());
+                base.set(scsi_power::DevicePowerState, state as u32);
+                base.set(scsi_power::PowerAction, action as u32);
             }
             Self::Pnp(of, action) => {
                 base.set(scsi_pnp::PnPSubFunction, 0);
-                base.set(scsi_pnp::PnPAction, action.value());
+                base.set(scsi_pnp::PnPAction, action as u32);
                 base.set(scsi_pnp::SrbPnPFlags, pnp_flags(of));
             }
         }
     }
 
     fn write_storage(self, base: Structure) {
-        let address = self.unit();
-        let to = base.offset(ADDRESS_AT);
-        to.set(btl8::Path, address.path);
-        to.set(btl8::Target, address.target);
-        to.set(btl8::Lun, address.lun);
         base.set(storage::SrbFunction, self.function());
         let data = base.offset(CDB_AT);
         data.fill(super::abi::srbex_data_scsi_cdb16::SIZE, 0);
@@ -170,13 +164,13 @@ impl ControlRequest {
                 data.set(power::Type, srb::SrbExDataTypePower);
                 data.set(power::Length, (power::SIZE - DATA_HEADER) as u32);
                 data.set(power::SrbPowerFlags, power_flags(of));
-                data.set(power::DevicePowerState, state.value());
-                data.set(power::PowerAction, action.value());
+                data.set(power::DevicePowerState, state as u32);
+                data.set(power::PowerAction, action as u32);
             }
             Self::Pnp(of, action) => {
                 data.set(pnp::Type, srb::SrbExDataTypePnP);
                 data.set(pnp::Length, (pnp::SIZE - DATA_HEADER) as u32);
-                data.set(pnp::PnPAction, action.value());
+                data.set(pnp::PnPAction, action as u32);
                 data.set(pnp::SrbPnPFlags, pnp_flags(of));
             }
         }
@@ -194,34 +188,6 @@ fn pnp_flags(of: Recipient) -> u32 {
     match of {
         Recipient::Adapter => srb::SRB_PNP_FLAGS_ADAPTER_REQUEST,
         Recipient::Unit(_) => 0,
-    }
-}
-
-impl PowerState {
-    pub(super) fn value(self) -> u32 {
-        match self {
-            Self::D0 => srb::StorPowerDeviceD0,
-            Self::D3 => srb::StorPowerDeviceD3,
-        }
-    }
-}
-
-impl PowerAction {
-    pub(super) fn value(self) -> u32 {
-        match self {
-            Self::None => srb::StorPowerActionNone,
-            Self::Sleep => srb::StorPowerActionSleep,
-            Self::ShutdownOff => srb::StorPowerActionShutdownOff,
-        }
-    }
-}
-
-impl PnpAction {
-    fn value(self) -> u32 {
-        match self {
-            Self::Remove => srb::StorRemoveDevice,
-            Self::Stop => srb::StorStopDevice,
-        }
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -47,7 +46,6 @@ struct Running {
     mailbox: Arc<ProgramMailbox>,
 }
 
-/// A mailbox for programs with their indices.
 pub(super) type ProgramMailbox = Mailbox<(usize, Box<dyn Program>)>;
 
 /// A request that is not completed.
@@ -92,7 +90,6 @@ struct Inner {
     unit: Option<&'static Unit>,
 }
 
-/// A CPU's request queue for an adapter.
 pub(super) struct CpuQueue {
     port: &'static Port,
     cpu: u32,
@@ -100,17 +97,8 @@ pub(super) struct CpuQueue {
     completed: AtomicU32,
     granted: Mutex<Vec<&'static Unit>>,
     grants: AtomicU32,
-    /// Whether the delay of a BUSY request has ended.
     delay_over: AtomicBool,
     inner: Mutex<Inner>,
-}
-
-impl fmt::Debug for CpuQueue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CpuQueue")
-            .field("cpu", &self.cpu)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Deferred for CpuQueue {
@@ -187,7 +175,6 @@ impl CpuQueue {
         self.wake();
     }
 
-    /// Starts a program. Runs on the CPU's thread.
     pub(super) fn begin(
         &'static self,
         place: usize,
@@ -640,7 +627,6 @@ impl CpuQueue {
     }
 }
 
-/// The index of a free entry.
 fn vacant(programs: &mut Vec<Option<Running>>) -> usize {
     programs
         .iter()

@@ -39,14 +39,6 @@ pub(super) struct DpcObject {
     pub(super) lock: SpinLock,
 }
 
-impl std::fmt::Debug for DpcObject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DpcObject")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Deferred for DpcObject {
     fn run(&self, first: usize, second: usize) {
         // The object can be queued again before its routine runs, and then run on two CPUs at the
@@ -66,8 +58,6 @@ impl Deferred for DpcObject {
     }
 }
 
-/// An adapter's DPC objects by number.
-#[derive(Debug)]
 pub(super) struct Dpcs {
     objects: Box<[OnceLock<&'static DpcObject>]>,
     count: Mutex<u32>,
@@ -83,12 +73,10 @@ impl Default for Dpcs {
 }
 
 impl Dpcs {
-    /// The number of DPC objects.
     pub(super) fn count(&self) -> u32 {
         *lock(&self.count)
     }
 
-    /// The object with this number.
     pub(super) fn get(&self, number: u32) -> Option<&'static DpcObject> {
         self.objects.get(number as usize)?.get().copied()
     }

@@ -250,7 +250,6 @@ impl DumpStack {
         Ok(srb.completion(request.token, Duration::from_nanos(clock::now() - begin)))
     }
 
-    /// Calls HwInterrupt until the request is completed.
     fn poll(
         &self,
         begin: u64,
@@ -308,7 +307,6 @@ enum LastCall {
     ResetBus,
 }
 
-/// The settings of a dump stack.
 pub(super) fn settings(srb: SrbShape) -> AdapterSettings {
     AdapterSettings {
         srb,
@@ -353,18 +351,12 @@ fn start_in_order(port: &'static Port, entry: Routine) -> Result<(), StartError>
             "returned FALSE",
         ));
     }
-    let configuration = port.configuration();
-    port.prepare_single(
-        configuration.srb_shape,
-        configuration.srb_extension_bytes,
-        configuration.max_elements as usize,
-        configuration.map_buffers,
-    )?;
+    let settings = port.configuration().srb_settings(port.settings.checks);
+    port.prepare_single(settings)?;
     Ok(())
 }
 
 impl Port {
-    /// Sets the fields of ConfigInfo for dump mode.
     pub(super) fn fill_dump(&self, to: Structure) {
         if self.is_dump() {
             to.set(info::DumpMode, config::DUMP_MODE_CRASH as u8);

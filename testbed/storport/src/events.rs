@@ -17,7 +17,6 @@ const SYNCHRONIZATION: u32 = 1;
 /// One lock for all events, because waits are rare.
 static EVENTS: (Mutex<()>, Condition) = (Mutex::new(()), Condition::new());
 
-/// Initialises an event.
 pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> u32 {
     if kind > SYNCHRONIZATION {
         return STOR_STATUS_INVALID_PARAMETER;
@@ -28,7 +27,6 @@ pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> u32 {
     STOR_STATUS_SUCCESS
 }
 
-/// Sets an event.
 pub(super) fn set(event: Structure) {
     let (mutex, changed) = &EVENTS;
     let _events = lock(mutex);

@@ -25,7 +25,6 @@ use testbed_machine::{
     schedule::{self, Point},
 };
 
-/// The address of the storport.sys export `function`.
 pub(super) fn resolve(function: &str) -> Option<usize> {
     EXPORTS
         .iter()
@@ -197,7 +196,6 @@ impl Call {
     }
 }
 
-/// Whether a test makes this export fail.
 pub(super) fn fails(port: &Port, export: FailingExport) -> bool {
     port.settings.failing_export == Some(export)
 }

@@ -5,9 +5,7 @@
 //! crash dumps) are counted and return STOR_STATUS_NOT_IMPLEMENTED, as a Windows that is older
 //! than the function does.
 
-mod later;
 mod lists;
-mod processors;
 mod requests;
 mod synchronization;
 mod system;
@@ -76,11 +74,11 @@ functions! {
     14 InitializePerfOpts HIGH => synchronization::initialize_perf_opts,
     15 GetStartIoPerfParams HIGH => requests::get_start_io_perf_params,
     16 LogSystemEvent DISPATCH => system_event::log,
-    17 GetCurrentProcessorNumber DISPATCH => |call, _| output(call.structure(), processors::processor_number()),
+    17 GetCurrentProcessorNumber DISPATCH => |call, _| output(call.structure(), system::processor_number()),
     18 GetActiveGroupCount DISPATCH => |call, _| output(call.structure(), 1u16),
-    19 GetGroupAffinity DISPATCH => processors::get_group_affinity,
+    19 GetGroupAffinity DISPATCH => system::get_group_affinity,
     20 GetActiveNodeCount DISPATCH => |call, _| output(call.structure(), 1u32),
-    21 GetNodeAffinity DISPATCH => processors::get_node_affinity,
+    21 GetNodeAffinity DISPATCH => system::get_node_affinity,
     22 GetHighestNodeNumber DISPATCH => |call, _| output(call.structure(), 0u32),
     23 GetLogicalProcessorRelationship DISPATCH,
     24 AllocateContiguousMemorySpecifyCacheNode DISPATCH => requests::allocate_contiguous_memory,
@@ -90,11 +88,11 @@ functions! {
         => |call, port| system::accept_in(&[Callback::HwFindAdapter], call, port),
     27 InvokeAcpiMethod PASSIVE,
     28 GetRequestInfo HIGH => requests::get_request_info,
-    29 InitializeWorker DISPATCH => later::initialize_worker,
-    30 QueueWorkItem DISPATCH => later::queue_work_item,
+    29 InitializeWorker DISPATCH => synchronization::initialize_worker,
+    30 QueueWorkItem DISPATCH => synchronization::queue_work_item,
     31 FreeWorker DISPATCH => |call, port| port.free_worker(call.address()),
-    32 InitializeTimer DISPATCH => later::initialize_timer,
-    33 RequestTimer HIGH => later::request_timer,
+    32 InitializeTimer DISPATCH => synchronization::initialize_timer,
+    33 RequestTimer HIGH => synchronization::request_timer,
     34 FreeTimer DISPATCH => |call, port| port.free_timer(call.address()),
     35 InitializeSListHead DISPATCH => lists::initialize_slist_head,
     36 InterlockedFlushSList DISPATCH => lists::interlocked_flush_slist,
@@ -109,7 +107,7 @@ functions! {
     45 MarkDumpMemory HIGH
         => |call, port| system::accept_in(&[Callback::DriverEntry, Callback::HwFindAdapter], call, port),
     46 SetUnitAttributes HIGH => requests::set_unit_attributes,
-    47 QueryPerformanceCounter HIGH => later::query_performance_counter,
+    47 QueryPerformanceCounter HIGH => synchronization::query_performance_counter,
     48 InitializePoFxPower PASSIVE,
     49 PoFxActivateComponent DISPATCH,
     50 PoFxIdleComponent DISPATCH,
@@ -118,7 +116,7 @@ functions! {
     53 PoFxPowerControl DISPATCH,
     54 FlushDataBufferMdl HIGH,
     55 IsDeviceOperationAllowed PASSIVE,
-    56 GetProcessorIndexFromNumber DISPATCH => processors::get_processor_index_from_number,
+    56 GetProcessorIndexFromNumber DISPATCH => system::get_processor_index_from_number,
     57 PoFxSetIdleTimeout DISPATCH,
     58 EtwEvent2 DISPATCH => system::etw_event,
     59 EtwEvent4 DISPATCH => system::etw_event,
@@ -144,7 +142,7 @@ functions! {
     78 GetRequestCryptoInfo HIGH,
     79 LogTelemetry HIGH => |_, port| system::telemetry(port),
     80 UpdateAdapterMaxIO HIGH => requests::update_adapter_max_io,
-    81 DelayExecution HIGH => later::delay_execution,
+    81 DelayExecution HIGH => synchronization::delay_execution,
     82 AllocateDmaMemory DISPATCH => requests::allocate_dma_memory,
     83 FreeDmaMemory DISPATCH => |call, port| requests::free(call, port, PoolKind::Dma),
     84 UpdatePortConfigMaxIOInfo HIGH,
@@ -162,9 +160,9 @@ functions! {
     96 LogTelemetryEx HIGH => |_, port| system::telemetry(port),
     97 QueryConfiguration HIGH,
     98 EtwLogError HIGH => system::log_hardware_error,
-    99 InitializeEvent HIGH => later::initialize_event,
-    100 WaitForSingleObject DISPATCH => later::wait_for_single_object,
-    101 SetEvent DISPATCH => later::set_event,
+    99 InitializeEvent HIGH => synchronization::initialize_event,
+    100 WaitForSingleObject DISPATCH => synchronization::wait_for_single_object,
+    101 SetEvent DISPATCH => synchronization::set_event,
     102 HardwareReset PASSIVE,
     103 SetFeatureList HIGH => system::set_feature_list,
     104 CaptureLiveDump PASSIVE,
@@ -180,7 +178,7 @@ functions! {
     114 HardwareResetEx PASSIVE,
     115 MiniportReportInternalData HIGH,
     116 GetMessageInterruptIDFromProcessorIndex HIGH => synchronization::get_message_of_processor,
-    117 GetNodeAffinity2 DISPATCH => processors::get_node_affinity2,
+    117 GetNodeAffinity2 DISPATCH => system::get_node_affinity2,
     118 EnableRegistryKeyNotification PASSIVE,
     119 PoFxRegisterPerfStatesEx DISPATCH,
 }
@@ -189,13 +187,11 @@ functions! {
 /// called below DISPATCH_LEVEL (storport-rules.md Routines, IRQL).
 const AT_DISPATCH: [u32; 3] = [9, 10, 106];
 
-/// The name of the function with this code.
 pub(super) fn name(code: u32) -> Option<String> {
     let function = FUNCTIONS.iter().find(|function| function.code == code)?;
     Some(function.name.to_owned())
 }
 
-/// StorPortExtendedFunction.
 pub(super) fn extended_function(mut call: Call) -> usize {
     let code = call.u32();
     let port = call.port();

@@ -40,19 +40,16 @@ pub(super) enum Form {
     Extended,
 }
 
-/// The side that acquired a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Storport,
     Miniport,
 }
 
-/// An acquisition.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     id: LockId,
     side: Side,
-    /// The handle's address, or 0.
     handle: usize,
     /// The value in the handle: thread and number of the acquisition.
     token: u64,
@@ -71,7 +68,6 @@ thread_local! {
     static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The number of threads that acquired locks.
 static THREADS: AtomicU32 = AtomicU32::new(0);
 
 /// The number of the calling thread among those that acquired locks, from 1.
@@ -112,24 +108,20 @@ fn find(wanted: impl Fn(&Held) -> bool) -> Option<(usize, Held)> {
     })
 }
 
-/// Marks the handle of the acquisition at `index` as reused.
 fn mark_handle_reused(index: usize) {
     HELD.with_borrow_mut(|held| held[index].handle_reused = true);
 }
 
-/// Whether the calling thread runs a threaded DPC.
 fn in_threaded_dpc() -> bool {
     callbacks::current() == Callback::HwDpcRoutine
         && callbacks::current_argument() == dpcs::THREADED
 }
 
 impl Port {
-    /// The number of locks that the calling thread holds.
     pub(super) fn locks_held(&self) -> usize {
         HELD.with_borrow(Vec::len)
     }
 
-    /// The lock with this identity, if it exists.
     fn spin_lock(&self, id: LockId) -> Option<&SpinLock> {
         match id {
             LockId::StartIo => Some(&self.locks.start_io),
@@ -243,18 +235,15 @@ impl Port {
         }
     }
 
-    /// Whether the calling thread holds lock `id`.
     pub(super) fn holds(&self, id: LockId) -> bool {
         find(|held| held.id == id).is_some()
     }
 
-    /// Waits until all running interrupt routines have returned.
     pub(super) fn wait_for_interrupt_routines(&self) {
         self.lock(LockId::Interrupt);
         self.unlock();
     }
 
-    /// All existing locks.
     fn lock_ids(&self) -> impl Iterator<Item = LockId> {
         let messages = self.locks.each_message().len() as u32;
         [LockId::StartIo]
@@ -265,14 +254,12 @@ impl Port {
             .chain((0..messages).map(LockId::Message))
     }
 
-    /// The counters of the locks that were acquired.
     pub(super) fn lock_rows(&self) -> Vec<LockRow> {
         self.lock_ids()
             .filter_map(|id| self.spin_lock(id)?.row(id))
             .collect()
     }
 
-    /// The names of the locks that are held now.
     pub(super) fn locks_taken(&self) -> String {
         let taken: Vec<_> = self
             .lock_ids()
@@ -433,7 +420,6 @@ impl Port {
         fits
     }
 
-    /// Checks the rules for all acquisitions by the miniport.
     fn check_acquisition(&self, id: LockId) {
         let may_take = self.may_take(id);
         for outer in held() {
@@ -562,7 +548,6 @@ impl Port {
         }
     }
 
-    /// StorPortReleaseSpinLock.
     pub(super) fn release_for_miniport(&self, handle: Structure) {
         let address = handle.address();
         if address == 0 {
@@ -627,7 +612,6 @@ impl Port {
         Ok(self.acquire(id, Side::Miniport, 0, irql::DEVICE).old_irql)
     }
 
-    /// StorPortReleaseMSISpinLock.
     pub(super) fn release_message_for_miniport(&self, message: u32, old_irql: u32) -> u32 {
         let id = match self.message_lock(message) {
             Ok(id) => id,

@@ -14,7 +14,6 @@ use super::{
     srb::{Slot, Srb, state},
 };
 
-/// The injections that a test has requested.
 #[derive(Debug, Default)]
 pub(super) struct Injections {
     /// Whether `changes` is not empty: the only check on the path of a request.
@@ -22,20 +21,17 @@ pub(super) struct Injections {
     changes: Mutex<Vec<SrbChange>>,
     /// How many more requests to hold after HwBuildIo.
     holding: AtomicU32,
-    /// The SRBs of the held requests.
     held: Mutex<Vec<u32>>,
     /// The number of calls of the [`FailingFunction`].
     calls: AtomicU32,
 }
 
 impl Injections {
-    /// Applies `changes` to the next SRB that is filled.
     pub(super) fn change_next(&self, changes: Vec<SrbChange>) {
         *lock(&self.changes) = changes;
         self.changing.store(true, Ordering::Release);
     }
 
-    /// Applies the requested changes.
     pub(super) fn change(&self, srb: Srb) {
         if self.changing.swap(false, Ordering::Acquire) {
             for change in std::mem::take(&mut *lock(&self.changes)) {
@@ -44,7 +40,6 @@ impl Injections {
         }
     }
 
-    /// Holds the next `count` built requests.
     pub(super) fn hold(&self, count: u32) {
         self.holding.store(count, Ordering::Release);
     }
@@ -67,7 +62,6 @@ impl Injections {
         holds
     }
 
-    /// How many requests are held.
     pub(super) fn held(&self) -> usize {
         lock(&self.held).len()
     }

@@ -10,7 +10,7 @@
 //! routine to call.
 
 use std::{
-    fmt, io,
+    io,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -52,7 +52,6 @@ impl Line {
     }
 }
 
-/// The interrupt controller of a function.
 pub(super) struct Controller {
     port: &'static Port,
     messages: Box<[Line]>,
@@ -60,19 +59,10 @@ pub(super) struct Controller {
     /// The last stray message, for tests that deliver it.
     stray: Line,
     stray_id: AtomicU32,
-    /// How often the pin was released.
     releases: AtomicU64,
     /// For each CPU, whether a message may be pending.
     raised: Box<[AtomicBool]>,
     connected: AtomicBool,
-}
-
-impl fmt::Debug for Controller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Controller")
-            .field("connected", &self.connected)
-            .finish_non_exhaustive()
-    }
 }
 
 /// The function's side of the controller.
@@ -125,12 +115,10 @@ impl Controller {
         Ok(controller)
     }
 
-    /// The number of the function's messages.
     pub(super) fn messages(&self) -> u32 {
         self.messages.len() as u32
     }
 
-    /// The CPU that message `id` interrupts.
     pub(super) fn cpu_of(id: u32) -> u32 {
         id % cpu::count()
     }

@@ -63,7 +63,6 @@ pub(super) fn leak(port: &Port, bytes: usize) -> Result<Structure, StartError> {
     Ok(Structure::of(block))
 }
 
-/// Starts the adapter, from DriverEntry until it accepts requests.
 pub(super) fn start(port: &'static Port, entry: Routine) -> Result<(), StartError> {
     watchdog::start(port)?;
     let started = start_in_order(port, entry);
@@ -129,7 +128,6 @@ fn driver_entry(port: &'static Port, entry: Routine) -> Result<(), StartError> {
     enter(port, entry, irql::PASSIVE, arguments)
 }
 
-/// Calls DriverEntry at `level`.
 pub(super) fn enter(
     port: &'static Port,
     entry: Routine,
@@ -184,7 +182,7 @@ pub(super) fn configure(
 ) -> Result<Configuration, StartError> {
     let registration = port.registration();
     let bars = plug_and_play::bars(port.function.as_ref());
-    let ranges = bars.len().max(registration.access_ranges() as usize);
+    let ranges = bars.len().max(registration.access_ranges as usize);
     let ranges_at = info::SIZE.next_multiple_of(16);
     let argument_at = ranges_at + ranges * access_range::SIZE;
     let argument = port.settings.argument.as_bytes();
@@ -386,13 +384,7 @@ fn accept_requests(port: &'static Port) {
     let configuration = port.configuration();
     let cpus = port.machine.cpus();
     let most = configuration.max_requests.min(MOST_REQUESTS);
-    let settings = SrbSettings {
-        shape: configuration.srb_shape,
-        extension_bytes: configuration.srb_extension_bytes,
-        elements: configuration.max_elements as usize,
-        map_buffers: configuration.map_buffers,
-        checks: port.settings.checks,
-    };
+    let settings = configuration.srb_settings(port.settings.checks);
     let srbs = Srbs::new(port.machine.memory(), settings, cpus.len() as u32, most);
     let _ = port.srbs.set(srbs);
     port.gate.set_limit(most);
@@ -442,17 +434,11 @@ pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
         port.cpu_queue(0).send_control(control, once, returns);
     }));
     let (_, program) = mailbox.receive("the end of a request");
-    let once = program.into_any().downcast::<Once>().ok();
-    let Some(completion) = once.and_then(|once| once.completion) else {
-        trap::stop_machine(format_args!(
-            "{control:?} ended without a completion: please report this bug"
-        ))
-    };
+    let completion = Once::completion(program);
     port.check_control(control, completion.srb_status);
     completion.srb_status
 }
 
-/// Crashes the system.
 pub(super) fn crash(port: &'static Port) {
     let halted: Arc<Mailbox<()>> = Arc::default();
     for cpu in port.machine.cpus() {
@@ -482,9 +468,13 @@ pub(super) fn remove_unstarted(
     driver_entry(port, entry)?;
     make_extension(port, 0)?;
     let registration = port.registration();
-    let shape = registration.srb_shape(port.settings.srb);
-    let extension_bytes = registration.srb_extension_bytes as usize;
-    port.prepare_single(shape, extension_bytes, 1, registration.map_buffers.into())?;
+    port.prepare_single(SrbSettings {
+        shape: registration.srb_shape(port.settings.srb),
+        extension_bytes: registration.srb_extension_bytes as usize,
+        elements: 1,
+        map_buffers: registration.map_buffers.into(),
+        checks: port.settings.checks,
+    })?;
     let removal = ControlRequest::Pnp(Recipient::Adapter, PnpAction::Remove);
     port.srbs()
         .fill(port.single_number(), &removal.request(), 0, 0);
@@ -516,7 +506,6 @@ pub(super) fn shut_down(port: &'static Port) {
     }
 }
 
-/// Calls ScsiStopAdapter and stops the function.
 pub(super) fn stop(port: &'static Port) -> Result<(), StopError> {
     port.gate.close(closed::STOPPED);
     let mut result = Ok(());

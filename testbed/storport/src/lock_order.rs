@@ -17,7 +17,6 @@ struct Nesting {
     place: String,
 }
 
-/// The nestings of an adapter's locks.
 #[derive(Debug, Default)]
 pub(super) struct LockOrder(Mutex<Vec<Nesting>>);
 
@@ -52,7 +51,6 @@ impl LockOrder {
     }
 }
 
-/// The shortest chain of nestings between two locks.
 fn shortest_chain(known: &[Nesting], from: LockId, to: LockId) -> Option<Vec<&Nesting>> {
     let mut chains: Vec<(LockId, Vec<&Nesting>)> = vec![(from, Vec::new())];
     let mut at = 0;

@@ -90,7 +90,6 @@ pub(super) fn name(value: u32) -> Option<String> {
     Notification::find(value).map(Notification::name)
 }
 
-/// TraceNotification.
 const TRACE: u32 = 14;
 
 /// RequestDirectComplete is not documented and has no inline function.
@@ -99,7 +98,6 @@ const DIRECT_COMPLETE: u32 = 0x1008;
 /// The first type of the inline functions of storport.h.
 const INLINE: u32 = 0x1000;
 
-/// StorPortNotification.
 pub(super) fn notification(mut call: Call) -> usize {
     let value = call.u32();
     if value == TRACE {

@@ -56,7 +56,6 @@ impl Port {
         Some(address.address())
     }
 
-    /// Whether HwUnitControl supports `kind`.
     fn supports_unit(&self, kind: u32) -> bool {
         let types = self.unit_controls.get();
         types.and_then(|types| types.get(kind as usize)) == Some(&true)

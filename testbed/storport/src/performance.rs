@@ -15,7 +15,6 @@ use super::{
 };
 use testbed_machine::cpu;
 
-/// The granted options.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Performance {
     /// The first and last message for STOR_PERF_INTERRUPT_MESSAGE_RANGES.
@@ -62,7 +61,6 @@ impl Port {
         flags
     }
 
-    /// StorPortInitializePerfOpts.
     pub(super) fn performance_options(&self, query: bool, to: Structure) -> u32 {
         if to.is_null() {
             self.violation(

@@ -44,7 +44,6 @@ fn read_u16(function: &dyn PciFunction, offset: u16) -> u16 {
     u16::from_le_bytes(bytes)
 }
 
-/// The offset of the MSI-X capability.
 fn msix(function: &dyn PciFunction) -> Option<u16> {
     if read_u16(function, STATUS) & STATUS_CAPABILITIES == 0 {
         return None;
@@ -117,7 +116,6 @@ pub(super) fn unmask_messages(function: &Arc<dyn PciFunction>, cpu_of: impl Fn(u
     }
 }
 
-/// The function's base address registers, by index.
 pub(super) fn bars(function: &dyn PciFunction) -> Vec<(usize, Bar)> {
     (0..6)
         .filter_map(|index| Some((index, function.bar(index)?)))
@@ -132,11 +130,9 @@ pub(super) struct Saved {
     msix_control: Option<(u16, u16)>,
 }
 
-/// The six base address registers.
 const BARS: u16 = 0x10;
 
 impl Saved {
-    /// Saves the registers.
     pub(super) fn of(function: &dyn PciFunction) -> Self {
         let mut bars = [0; 24];
         function.config_read(BARS, &mut bars);

@@ -10,10 +10,8 @@ use std::{
 use super::{callbacks, lock, port::Port, violations::Rule};
 use testbed_machine::memory::{Block, PAGE, Placement};
 
-/// The content of uninitialised pool.
 const UNINITIALISED: u8 = 0xCD;
 
-/// The alignment of pool.
 const ALIGNMENT: usize = 16;
 
 /// The kind of an allocation. It must be freed by the function for the same kind.
@@ -45,11 +43,9 @@ struct Allocation {
     kind: PoolKind,
     bytes: usize,
     _block: Block,
-    /// The return address of the allocating call.
     caller: usize,
 }
 
-/// An adapter's allocations by address.
 #[derive(Debug, Default)]
 pub(super) struct Pool(Mutex<HashMap<usize, Allocation>>);
 

@@ -4,7 +4,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -41,7 +41,6 @@ use testbed_machine::{
     trap::{self, RevokedAccess},
 };
 
-/// Memory at an offset in a block.
 #[derive(Debug)]
 pub(super) struct Placed {
     pub(super) block: Block,
@@ -54,7 +53,6 @@ impl Placed {
     }
 }
 
-/// The uncached extension.
 #[derive(Debug)]
 pub(super) struct Uncached {
     pub(super) memory: Placed,
@@ -65,7 +63,6 @@ pub(super) struct Uncached {
 }
 
 impl Uncached {
-    /// A copy of the contents.
     pub(super) fn contents(&self) -> Vec<u8> {
         let mut copy = vec![0; self.bytes as usize];
         let inside = self.memory.block.read(self.memory.offset, &mut copy);
@@ -74,7 +71,6 @@ impl Uncached {
     }
 }
 
-/// An adapter's port driver.
 pub(super) struct Port {
     pub(super) machine: Arc<Machine>,
     pub(super) function: Arc<dyn PciFunction>,
@@ -91,9 +87,7 @@ pub(super) struct Port {
     pub(super) config_info: OnceLock<Structure>,
     pub(super) uncached: OnceLock<Uncached>,
     passive_initialize: Mutex<Routine>,
-    /// The control types that HwAdapterControl supports.
     pub(super) controls: OnceLock<Vec<bool>>,
-    /// The control types that HwUnitControl supports.
     pub(super) unit_controls: OnceLock<Vec<bool>>,
     pub(super) performance: OnceLock<Performance>,
 
@@ -105,7 +99,6 @@ pub(super) struct Port {
     pub(super) later: Later,
     pub(super) pool: Pool,
     pub(super) windows: Windows,
-    /// The lock of the interlocked lists.
     pub(super) lists: Mutex<()>,
 
     // Requests and interrupts.
@@ -132,7 +125,7 @@ impl fmt::Debug for Port {
 }
 
 /// All ports, for calls from threads that run no callback.
-static PORTS: RwLock<Vec<&'static Port>> = RwLock::new(Vec::new());
+static PORTS: Mutex<Vec<&'static Port>> = Mutex::new(Vec::new());
 
 impl Port {
     /// A port for `function`, whose miniport is named `driver`.
@@ -180,10 +173,7 @@ impl Port {
             dump: OnceLock::new(),
         }));
         trap::on_revoked_access(Self::report_late_access_of_any);
-        PORTS
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(port);
+        lock(&PORTS).push(port);
         port
     }
 
@@ -197,7 +187,7 @@ impl Port {
         {
             return port;
         }
-        let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
+        let ports = lock(&PORTS);
         let known = ports
             .iter()
             .find(|port| port.extension() == extension && extension != 0);
@@ -221,14 +211,13 @@ impl Port {
     /// memory.
     fn report_late_access_of_any(access: &RevokedAccess) -> bool {
         let of_callback = callbacks::current_port();
-        let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
+        let ports = lock(&PORTS);
         of_callback
             .into_iter()
             .chain(ports.iter().copied())
             .any(|port| port.report_late_access(access))
     }
 
-    /// Writes a line to the event log.
     pub(super) fn event(&self, line: fmt::Arguments<'_>) {
         let seconds = Duration::from_nanos(clock::now()).as_secs_f64();
         self.statistics.event(format!("{seconds:.3} s: {line}"));
@@ -241,18 +230,14 @@ impl Port {
 
     /// What StorPortInitialize got. Stops the machine before that call.
     pub(super) fn registration(&self) -> &Registration {
-        match self.registration.get() {
-            Some(registration) => registration,
-            None => self.too_early("StorPortInitialize"),
-        }
+        let registration = self.registration.get();
+        registration.unwrap_or_else(|| self.too_early("StorPortInitialize"))
     }
 
     /// The result of HwFindAdapter. Stops the machine before that.
     pub(super) fn configuration(&self) -> &Configuration {
-        match self.configuration.get() {
-            Some(configuration) => configuration,
-            None => self.too_early("HwFindAdapter"),
-        }
+        let configuration = self.configuration.get();
+        configuration.unwrap_or_else(|| self.too_early("HwFindAdapter"))
     }
 
     fn too_early(&self, what: &str) -> ! {
@@ -270,10 +255,8 @@ impl Port {
 
     /// The SRBs. Stops the machine before the adapter accepts requests.
     pub(super) fn srbs(&self) -> &Srbs {
-        match self.srbs.get() {
-            Some(srbs) => srbs,
-            None => self.too_early("HwInitialize"),
-        }
+        let srbs = self.srbs.get();
+        srbs.unwrap_or_else(|| self.too_early("HwInitialize"))
     }
 
     /// The queue of CPU `cpu`. Stops the machine before the adapter accepts requests.
@@ -284,17 +267,14 @@ impl Port {
         }
     }
 
-    /// The periodic check of time-outs.
     pub(super) fn tick(&'static self) -> &'static Tick {
         self.tick.get_or_init(|| Tick(self))
     }
 
-    /// HwPassiveInitialize, if StorPortEnablePassiveInitialization was called.
     pub(super) fn passive_initialize(&self) -> Routine {
         *lock(&self.passive_initialize)
     }
 
-    /// StorPortEnablePassiveInitialization.
     pub(super) fn set_passive_initialize(&self, routine: Routine) {
         *lock(&self.passive_initialize) = routine;
     }
@@ -306,7 +286,6 @@ impl Port {
             .is_none_or(|configuration| configuration.full_duplex)
     }
 
-    /// The interrupt synchronisation mode.
     pub(super) fn interrupt_mode(&self) -> u32 {
         if self.locks.per_message() {
             config::InterruptSynchronizePerMessage
@@ -327,7 +306,6 @@ impl Port {
         }
     }
 
-    /// The shape of the SRBs.
     pub(super) fn srb_shape(&self) -> SrbShape {
         self.configuration().srb_shape
     }
@@ -338,7 +316,6 @@ impl Port {
         let _ = self.dump.set(time);
     }
 
-    /// Whether this is the port of a dump stack.
     pub(super) fn is_dump(&self) -> bool {
         self.dump.get().is_some()
     }
@@ -354,7 +331,6 @@ impl Port {
         }
     }
 
-    /// The report until now.
     pub(super) fn report(&self) -> Report {
         Report {
             locks: self.lock_rows(),
@@ -373,7 +349,6 @@ impl Port {
         self.asleep.store(true, Ordering::Release);
     }
 
-    /// Allows calls of the miniport again.
     pub(super) fn wake_up(&self) {
         self.asleep.store(false, Ordering::Release);
     }

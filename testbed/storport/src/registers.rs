@@ -11,7 +11,6 @@ use super::{
 };
 use testbed_machine::{pci::BarKind, trap::RegisterWindow};
 
-/// A mapped range of a BAR.
 struct Window {
     bar: usize,
     offset: u64,
@@ -19,7 +18,6 @@ struct Window {
     mapped: RegisterWindow,
 }
 
-/// The ranges that StorPortGetDeviceBase mapped.
 #[derive(Default)]
 pub(super) struct Windows(Mutex<Vec<Window>>);
 
@@ -114,7 +112,6 @@ impl Port {
         }
     }
 
-    /// Writes a mapped register.
     pub(super) fn write_register(&self, address: usize, data: &[u8]) {
         match self.windows.find(address, data.len()) {
             Some((bar, offset)) => self.function.bar_write(bar, offset, data),
@@ -133,7 +130,6 @@ impl Port {
         }
     }
 
-    /// Writes a port.
     pub(super) fn write_port(&self, address: usize, data: &[u8]) {
         match self.bar_of(BarKind::Io, address as u64, data.len() as u64) {
             Some((bar, offset)) => self.function.bar_write(bar, offset, data),

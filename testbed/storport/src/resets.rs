@@ -41,18 +41,13 @@ const TIER_TIME_OUT: Duration = Duration::from_secs(10);
 /// The periodic check of an adapter's requests, a DPC on CPU 0.
 pub(super) struct Tick(pub(super) &'static Port);
 
-/// The state of time-outs and resets.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    /// The time of the last bus reset.
     reset_at: AtomicU64,
     /// Since when requests wait although none is in flight; 0 if they do not.
     stalled_since: AtomicU64,
-    /// The time of the last check.
     checked_at: AtomicU64,
-    /// Whether a unit or target is being reset.
     in_tier: AtomicBool,
-    /// The deadline of that reset.
     tier_deadline: AtomicU64,
 }
 

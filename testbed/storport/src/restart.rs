@@ -60,7 +60,6 @@ pub(super) fn restart(port: &'static Port) -> Result<(), RestartError> {
     Ok(())
 }
 
-/// Restarts the adapter.
 fn resume(port: &'static Port) -> Result<(), RestartError> {
     if port.settings.resume == Resume::Restart && port.supports(control::ScsiRestartAdapter) {
         if port.supports(control::ScsiSetRunningConfig) {
@@ -114,7 +113,6 @@ fn send_power(
     Ok(())
 }
 
-/// Flushes a unit before it loses power.
 fn flush(port: &'static Port, unit: Address) -> Result<(), RestartError> {
     let status = life_cycle::send_control(port, ControlRequest::Flush(unit));
     if status != srb_status::SRB_STATUS_SUCCESS && port.configuration().caches_data {
@@ -124,7 +122,6 @@ fn flush(port: &'static Port, unit: Address) -> Result<(), RestartError> {
 }
 
 impl Port {
-    /// Whether HwAdapterControl supports `kind`.
     pub(super) fn supports(&self, kind: u32) -> bool {
         self.controls
             .get()

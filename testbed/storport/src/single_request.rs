@@ -4,44 +4,27 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    adapter::SrbShape,
     callbacks::Callback,
     port::Port,
     srb::{Slot, SrbSettings, Srbs, state},
 };
 use testbed_machine::memory::MemoryError;
 
-/// The number of the SRB.
 const NUMBER: u32 = 0;
 
 impl Port {
-    /// Allocates the SRB, with at most `elements` in its list.
-    pub(super) fn prepare_single(
-        &self,
-        shape: SrbShape,
-        extension_bytes: usize,
-        elements: usize,
-        map_buffers: u32,
-    ) -> Result<(), MemoryError> {
-        let settings = SrbSettings {
-            shape,
-            extension_bytes,
-            elements,
-            map_buffers,
-            checks: self.settings.checks,
-        };
+    /// Allocates the SRB.
+    pub(super) fn prepare_single(&self, settings: SrbSettings) -> Result<(), MemoryError> {
         let srbs = Srbs::new(self.machine.memory(), settings, 1, 1);
         srbs.grow(0, 0)?;
         let _ = self.srbs.set(srbs);
         Ok(())
     }
 
-    /// The SRB.
     pub(super) fn single(&self) -> &Slot {
         self.srbs().slot(NUMBER)
     }
 
-    /// The SRB's number.
     pub(super) fn single_number(&self) -> u32 {
         NUMBER
     }
@@ -63,7 +46,6 @@ impl Port {
         self.start_single(level);
     }
 
-    /// Calls HwStartIo at `level`.
     pub(super) fn start_single(&'static self, level: u8) {
         let slot = self.single();
         self.srbs().restore(NUMBER);
@@ -73,7 +55,6 @@ impl Port {
         self.call(Callback::HwStartIo, level, routine, arguments);
     }
 
-    /// Whether the miniport has completed the SRB.
     pub(super) fn is_single_back(&self) -> bool {
         self.single().state.load(Ordering::Acquire) == state::COMPLETED
     }

@@ -20,10 +20,8 @@ use testbed_machine::{
 /// The number of spins before the thread yields.
 const SPINS: u32 = 64;
 
-/// The identity of an adapter's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LockId {
-    /// StartIoLock.
     StartIo,
     /// The lock of a concurrent channel, which only Storport takes.
     Channel(u32),
@@ -33,7 +31,6 @@ pub(super) enum LockId {
     Dpc(u32),
     /// InterruptLock. With per-message synchronisation, it includes all messages' locks.
     Interrupt,
-    /// The lock of an MSI message.
     Message(u32),
 }
 
@@ -146,7 +143,6 @@ impl SpinLock {
             && self.handle.load(Ordering::Relaxed) == handle
     }
 
-    /// Whether a thread holds the lock.
     pub(super) fn is_taken(&self) -> bool {
         self.holder.load(Ordering::Relaxed) != 0
     }
@@ -170,7 +166,6 @@ impl SpinLock {
 pub(super) struct Locks {
     pub(super) start_io: SpinLock,
     pub(super) interrupt: SpinLock,
-    /// The locks of concurrent channels.
     channels: OnceLock<Box<[SpinLock]>>,
     /// The locks of messages, with per-message synchronisation.
     messages: OnceLock<Box<[SpinLock]>>,
@@ -187,7 +182,6 @@ impl Locks {
         self.channels.get().map_or(&[], |channels| channels)
     }
 
-    /// The number of granted concurrent channels.
     pub(super) fn channels(&self) -> u32 {
         self.each_channel().len() as u32
     }
@@ -203,7 +197,6 @@ impl Locks {
         let _ = self.messages.set(new_locks(count));
     }
 
-    /// Whether messages have their own locks.
     pub(super) fn per_message(&self) -> bool {
         !self.each_message().is_empty()
     }

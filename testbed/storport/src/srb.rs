@@ -20,7 +20,7 @@ use super::{
         stor_scatter_gather_list, storage_request_block as storage,
     },
     adapter::{Checks, SrbChange, SrbShape},
-    request::{Completion, Direction, Request},
+    request::{Address, Completion, Direction, Request},
 };
 use testbed_machine::{
     memory::{Block, Memory, MemoryError, PAGE, Placement},
@@ -40,7 +40,7 @@ const HEADER: usize = 16;
 const MARK: u64 = 0x5342_5253_4552_5246;
 
 /// The offsets of the STOR_ADDR_BTL8 and SRBEX_DATA_SCSI_CDB16 behind a STORAGE_REQUEST_BLOCK.
-pub(super) const ADDRESS_AT: usize = storage::SIZE;
+const ADDRESS_AT: usize = storage::SIZE;
 pub(super) const CDB_AT: usize = ADDRESS_AT + btl8::SIZE;
 const STORAGE_BYTES: usize = CDB_AT + cdb16::SIZE;
 
@@ -50,7 +50,6 @@ const SENSE_BYTES: usize = 252;
 const SENSE_AT: usize = (HEADER + STORAGE_BYTES).next_multiple_of(16);
 const LIST_AT: usize = (SENSE_AT + SENSE_BYTES).next_multiple_of(16);
 
-/// The content of uninitialised memory.
 const UNINITIALISED: u8 = 0xC5;
 
 /// Length of a STORAGE_REQUEST_BLOCK: the part up to Signature that both shapes share (srb.h).
@@ -59,7 +58,6 @@ const STORAGE_PREFIX: u16 = 8;
 /// SRB_STATUS without its flags (`srb.h`).
 pub(super) const STATUS: u8 = 0x3f;
 
-/// The states of an SRB.
 pub(super) mod state {
     /// Storport may send it again.
     pub(crate) const FREE: u8 = 0;
@@ -85,7 +83,7 @@ pub(super) mod recovery {
 }
 
 /// The state of an SRB that all threads can read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Slot {
     pub(super) state: AtomicU8,
     pub(super) recovery: AtomicU8,
@@ -94,7 +92,6 @@ pub(super) struct Slot {
     pub(super) deadline: AtomicU64,
     /// The next SRB in the CPU's list of completed ones: number + 1, or 0.
     pub(super) next_completed: AtomicU32,
-    /// The unit's number.
     pub(super) unit: AtomicU32,
     /// The SRB's address, or 0 before it has memory.
     address: AtomicUsize,
@@ -109,22 +106,6 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    fn new() -> Self {
-        Self {
-            state: AtomicU8::new(state::FREE),
-            recovery: AtomicU8::new(recovery::NONE),
-            sent: AtomicU64::new(0),
-            deadline: AtomicU64::new(u64::MAX),
-            next_completed: AtomicU32::new(0),
-            unit: AtomicU32::new(0),
-            address: AtomicUsize::new(0),
-            memory: OnceLock::new(),
-            data: AtomicUsize::new(0),
-            data_bytes: AtomicU32::new(0),
-            tag: AtomicU8::new(0),
-        }
-    }
-
     /// HwBuildIo returned FALSE: the miniport keeps the SRB, unless it has completed it.
     pub(super) fn keep(&self) {
         let _ = self.state.compare_exchange(
@@ -151,7 +132,6 @@ impl Slot {
         )
     }
 
-    /// The SRB's address.
     pub(super) fn address(&self) -> usize {
         self.address.load(Ordering::Relaxed)
     }
@@ -160,32 +140,25 @@ impl Slot {
         self.memory.get().copied().unwrap_or(Structure::NONE)
     }
 
-    /// The data's virtual address.
     pub(super) fn data(&self) -> Option<usize> {
         let address = self.data.load(Ordering::Relaxed);
         (address != 0).then_some(address)
     }
 
-    /// The data's length.
     pub(super) fn data_bytes(&self) -> u32 {
         self.data_bytes.load(Ordering::Relaxed)
     }
 
-    /// The address of the scatter/gather list.
     pub(super) fn list(&self) -> Option<usize> {
         self.data().map(|_| self.address() - HEADER + LIST_AT)
     }
 }
 
-/// The properties of an adapter's SRBs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SrbSettings {
     pub(super) shape: SrbShape,
-    /// SrbExtensionSize.
     pub(super) extension_bytes: usize,
-    /// The most elements of a scatter/gather list.
     pub(super) elements: usize,
-    /// MapBuffers.
     pub(super) map_buffers: u32,
     /// With all checks, each SRB has its own pages, and its completion revokes the driver's
     /// access to them.
@@ -202,7 +175,6 @@ impl fmt::Display for Part {
     }
 }
 
-/// An adapter's SRBs.
 #[derive(Debug)]
 pub(super) struct Srbs {
     settings: SrbSettings,
@@ -227,12 +199,11 @@ impl Srbs {
         Self {
             settings,
             per_cpu,
-            slots: (0..cpus * per_cpu).map(|_| Slot::new()).collect(),
+            slots: (0..cpus * per_cpu).map(|_| Slot::default()).collect(),
             memory: Arc::clone(memory),
         }
     }
 
-    /// The SRBs by number.
     pub(super) fn slots(&self) -> &[Slot] {
         &self.slots
     }
@@ -242,7 +213,6 @@ impl Srbs {
         &self.slots[number as usize]
     }
 
-    /// The CPU of the SRB with this number.
     pub(super) fn cpu_of(&self, number: u32) -> u32 {
         number / self.per_cpu
     }
@@ -316,7 +286,6 @@ impl Srbs {
         self.protect(number, Memory::revoke);
     }
 
-    /// Restores the driver's access.
     pub(super) fn restore(&self, number: u32) {
         self.protect(number, Memory::restore);
     }
@@ -367,7 +336,6 @@ impl Srbs {
         }
     }
 
-    /// The structure of `slot`.
     pub(super) fn view(&self, slot: &Slot) -> Srb {
         Srb {
             memory: slot.memory(),
@@ -456,64 +424,63 @@ impl Srbs {
                 base.fill(scsi::SIZE, 0);
                 base.set(scsi::Length, scsi::SIZE as u16);
                 base.set(scsi::Function, srb::SRB_FUNCTION_EXECUTE_SCSI as u8);
-                base.set(scsi::PathId, request.address.path);
-                base.set(scsi::TargetId, request.address.target);
-                base.set(scsi::Lun, request.address.lun);
                 base.set(scsi::QueueTag, tag);
                 base.set(scsi::QueueAction, srb::SRB_SIMPLE_TAG_REQUEST as u8);
-                base.set(scsi::CdbLength, request.cdb_length);
-                base.set(scsi::SenseInfoBufferLength, SENSE_BYTES as u8);
-                base.set(scsi::SrbFlags, flags);
-                base.set(scsi::DataTransferLength, slot.data_bytes());
-                base.set(scsi::TimeOutValue, timeout);
-                base.set(scsi::DataBuffer, data);
-                base.set(scsi::SenseInfoBuffer, sense);
-                base.set(scsi::OriginalRequest, start);
-                base.set(scsi::SrbExtension, extension);
-                base.set(scsi::Cdb, request.cdb);
             }
             SrbShape::Storage => {
                 base.fill(STORAGE_BYTES, 0);
                 base.set(storage::Length, STORAGE_PREFIX);
-                base.set(
-                    storage::Function,
-                    srb::SRB_FUNCTION_STORAGE_REQUEST_BLOCK as u8,
-                );
+                let function = srb::SRB_FUNCTION_STORAGE_REQUEST_BLOCK as u8;
+                base.set(storage::Function, function);
                 base.set(storage::Signature, srb::SRB_SIGNATURE);
                 base.set(storage::Version, srb::STORAGE_REQUEST_BLOCK_VERSION_1);
                 base.set(storage::SrbLength, STORAGE_BYTES as u32);
                 base.set(storage::SrbFunction, srb::SRB_FUNCTION_EXECUTE_SCSI);
-                base.set(storage::SrbFlags, flags);
                 base.set(storage::RequestTag, number);
-                base.set(
-                    storage::RequestAttribute,
-                    srb::SRB_SIMPLE_TAG_REQUEST as u16,
-                );
-                base.set(storage::TimeOutValue, timeout);
+                let attribute = srb::SRB_SIMPLE_TAG_REQUEST as u16;
+                base.set(storage::RequestAttribute, attribute);
                 base.set(storage::AddressOffset, ADDRESS_AT as u32);
                 base.set(storage::NumSrbExData, 1);
-                base.set(storage::DataTransferLength, slot.data_bytes());
-                base.set(storage::DataBuffer, data);
-                base.set(storage::OriginalRequest, start);
-                base.set(storage::MiniportContext, extension);
                 base.set(storage::SrbExDataOffset, CDB_AT as u32);
                 let address = base.offset(ADDRESS_AT);
                 address.set(btl8::Type, srb::STOR_ADDRESS_TYPE_BTL8 as u16);
                 address.set(btl8::AddressLength, srb::STOR_ADDR_BTL8_ADDRESS_LENGTH);
-                address.set(btl8::Path, request.address.path);
-                address.set(btl8::Target, request.address.target);
-                address.set(btl8::Lun, request.address.lun);
                 let cdb = base.offset(CDB_AT);
                 cdb.set(cdb16::Type, srb::SrbExDataTypeScsiCdb16);
                 cdb.set(cdb16::Length, (cdb16::SIZE - 8) as u32);
-                cdb.set(cdb16::SenseInfoBufferLength, SENSE_BYTES as u8);
-                cdb.set(cdb16::CdbLength, request.cdb_length);
-                cdb.set(cdb16::SenseInfoBuffer, sense);
-                cdb.set(cdb16::Cdb, request.cdb);
             }
         }
+        let srb = self.view(slot);
+        srb.set_address(request.address);
+        srb.set((scsi::SrbFlags, storage::SrbFlags), 0, flags);
+        srb.set((scsi::TimeOutValue, storage::TimeOutValue), 0, timeout);
+        srb.set_transfer_length(slot.data_bytes());
+        srb.set((scsi::DataBuffer, storage::DataBuffer), 0, data);
+        srb.set((scsi::OriginalRequest, storage::OriginalRequest), 0, start);
+        srb.set((scsi::SrbExtension, storage::MiniportContext), 0, extension);
+        srb.set(
+            (scsi::CdbLength, cdb16::CdbLength),
+            CDB_AT,
+            request.cdb_length,
+        );
+        srb.set((scsi::Cdb, cdb16::Cdb), CDB_AT, request.cdb);
+        srb.set(
+            (scsi::SenseInfoBuffer, cdb16::SenseInfoBuffer),
+            CDB_AT,
+            sense,
+        );
+        srb.set(SENSE_LENGTH, CDB_AT, SENSE_BYTES as u8);
     }
 }
+
+/// A field of both shapes: in a SCSI_REQUEST_BLOCK, and in a STORAGE_REQUEST_BLOCK or a structure
+/// behind it.
+type Both<T> = (Field<T>, Field<T>);
+
+const STATUS_FIELD: Both<u8> = (scsi::SrbStatus, storage::SrbStatus);
+const SCSI_STATUS: Both<u8> = (scsi::ScsiStatus, cdb16::ScsiStatus);
+const TRANSFER_LENGTH: Both<u32> = (scsi::DataTransferLength, storage::DataTransferLength);
+const SENSE_LENGTH: Both<u8> = (scsi::SenseInfoBufferLength, cdb16::SenseInfoBufferLength);
 
 /// An SRB of either shape.
 #[derive(Clone, Copy)]
@@ -524,30 +491,41 @@ pub(super) struct Srb {
 }
 
 impl Srb {
-    /// The SRB itself.
     pub(super) fn base(self) -> Structure {
         self.memory.offset(HEADER)
     }
 
-    /// The shape.
     pub(super) fn shape(self) -> SrbShape {
         self.shape
     }
 
-    /// A field that both shapes have, in the SRB or in a structure behind it.
-    fn either<T: abi::Plain>(self, scsi: Field<T>, storage: Field<T>, storage_at: usize) -> T {
+    /// A field. In the new shape, its structure is at offset `at`.
+    fn get<T: abi::Plain>(self, (scsi, storage): Both<T>, at: usize) -> T {
         match self.shape {
             SrbShape::Scsi => self.base().get(scsi),
-            SrbShape::Storage => self.base().offset(storage_at).get(storage),
+            SrbShape::Storage => self.base().offset(at).get(storage),
         }
+    }
+
+    /// Sets a field like [`Self::get`].
+    fn set<T: abi::Plain>(self, (scsi, storage): Both<T>, at: usize, value: T) {
+        match self.shape {
+            SrbShape::Scsi => self.base().set(scsi, value),
+            SrbShape::Storage => self.base().offset(at).set(storage, value),
+        }
+    }
+
+    pub(super) fn set_address(self, address: Address) {
+        self.set((scsi::PathId, btl8::Path), ADDRESS_AT, address.path);
+        self.set((scsi::TargetId, btl8::Target), ADDRESS_AT, address.target);
+        self.set((scsi::Lun, btl8::Lun), ADDRESS_AT, address.lun);
     }
 
     /// SrbStatus with its flags.
     pub(super) fn status(self) -> u8 {
-        self.either(scsi::SrbStatus, storage::SrbStatus, 0)
+        self.get(STATUS_FIELD, 0)
     }
 
-    /// The result of the request.
     pub(super) fn completion(self, token: u64, latency: Duration) -> Completion {
         let status = self.status();
         let sense_valid = status & srb_status::SRB_STATUS_AUTOSENSE_VALID != 0;
@@ -555,7 +533,7 @@ impl Srb {
             token,
             srb_status: status & STATUS,
             sense_valid,
-            scsi_status: self.scsi_status(),
+            scsi_status: self.get(SCSI_STATUS, CDB_AT),
             sense: if sense_valid {
                 self.sense()
             } else {
@@ -566,12 +544,8 @@ impl Srb {
         }
     }
 
-    /// Sets SrbStatus.
     pub(super) fn set_status(self, status: u8) {
-        match self.shape {
-            SrbShape::Scsi => self.base().set(scsi::SrbStatus, status),
-            SrbShape::Storage => self.base().set(storage::SrbStatus, status),
-        }
+        self.set(STATUS_FIELD, 0, status);
     }
 
     /// Changes a field. Fields of a STORAGE_REQUEST_BLOCK do nothing in the other shape.
@@ -592,66 +566,38 @@ impl Srb {
 
     fn set_direction(self, data_in: bool, data_out: bool) {
         const BOTH: u32 = srb_flags::SRB_FLAGS_DATA_IN | srb_flags::SRB_FLAGS_DATA_OUT;
-        let flags = match self.shape {
-            SrbShape::Scsi => scsi::SrbFlags,
-            SrbShape::Storage => storage::SrbFlags,
-        };
-        let mut value = self.base().get(flags) & !BOTH;
+        let flags = (scsi::SrbFlags, storage::SrbFlags);
+        let mut value = self.get(flags, 0) & !BOTH;
         if data_in {
             value |= srb_flags::SRB_FLAGS_DATA_IN;
         }
         if data_out {
             value |= srb_flags::SRB_FLAGS_DATA_OUT;
         }
-        self.base().set(flags, value);
+        self.set(flags, 0, value);
     }
 
     /// Resets SrbStatus and ScsiStatus, so that the SRB can be sent again.
     pub(super) fn renew(self) {
-        match self.shape {
-            SrbShape::Scsi => {
-                self.base()
-                    .set(scsi::SrbStatus, srb_status::SRB_STATUS_PENDING);
-                self.base().set(scsi::ScsiStatus, 0);
-            }
-            SrbShape::Storage => {
-                self.base()
-                    .set(storage::SrbStatus, srb_status::SRB_STATUS_PENDING);
-                self.base().offset(CDB_AT).set(cdb16::ScsiStatus, 0);
-            }
-        }
+        self.set_status(srb_status::SRB_STATUS_PENDING);
+        self.set(SCSI_STATUS, CDB_AT, 0);
     }
 
-    /// Sets DataTransferLength.
     pub(super) fn set_transfer_length(self, bytes: u32) {
-        match self.shape {
-            SrbShape::Scsi => self.base().set(scsi::DataTransferLength, bytes),
-            SrbShape::Storage => self.base().set(storage::DataTransferLength, bytes),
-        }
+        self.set(TRANSFER_LENGTH, 0, bytes);
     }
 
-    /// DataTransferLength.
     pub(super) fn transfer_length(self) -> u32 {
-        self.either(scsi::DataTransferLength, storage::DataTransferLength, 0)
+        self.get(TRANSFER_LENGTH, 0)
     }
 
-    /// ScsiStatus.
-    pub(super) fn scsi_status(self) -> u8 {
-        self.either(scsi::ScsiStatus, cdb16::ScsiStatus, CDB_AT)
-    }
-
-    /// The CDB.
     pub(super) fn cdb(self) -> [u8; 16] {
-        self.either(scsi::Cdb, cdb16::Cdb, CDB_AT)
+        self.get((scsi::Cdb, cdb16::Cdb), CDB_AT)
     }
 
     /// The miniport's sense data, of the length that it set.
     pub(super) fn sense(self) -> Vec<u8> {
-        let length = self.either(
-            scsi::SenseInfoBufferLength,
-            cdb16::SenseInfoBufferLength,
-            CDB_AT,
-        );
+        let length = self.get(SENSE_LENGTH, CDB_AT);
         let sense = self.memory.offset(SENSE_AT);
         sense.bytes(usize::from(length).min(SENSE_BYTES))
     }

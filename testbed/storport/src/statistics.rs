@@ -15,7 +15,6 @@ use super::{
 };
 use testbed_machine::cpu;
 
-/// The most entries of the event log.
 const EVENTS: usize = 1000;
 
 #[derive(Debug, Default)]
@@ -58,7 +57,6 @@ impl Default for Shard {
     }
 }
 
-/// An adapter's counters.
 #[derive(Debug)]
 pub(super) struct Statistics {
     shards: Box<[Shard]>,
@@ -71,7 +69,6 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Statistics {
-    /// The counters for `cpus` CPUs.
     pub(super) fn new(cpus: usize) -> Self {
         Self {
             shards: (0..cpus).map(|_| Shard::default()).collect(),
@@ -102,7 +99,6 @@ impl Statistics {
         }
     }
 
-    /// Counts a completed request.
     pub(super) fn completed(&self, status: u8) {
         count(&self.shard().completed[usize::from(status & 0x3f)]);
     }
@@ -117,7 +113,6 @@ impl Statistics {
         *self.rare().not_implemented.entry(function).or_default() += 1;
     }
 
-    /// Adds a line to the event log.
     pub(super) fn event(&self, line: String) {
         let mut rare = self.rare();
         if rare.events.len() < EVENTS {
@@ -125,7 +120,6 @@ impl Statistics {
         }
     }
 
-    /// Records an event of StorPortLogSystemEvent.
     pub(super) fn system_event(&self, event: SystemEvent) {
         let mut rare = self.rare();
         if rare.system_events.len() < EVENTS {
@@ -133,7 +127,6 @@ impl Statistics {
         }
     }
 
-    /// The number of calls of a callback.
     pub(super) fn calls(&self, callback: Callback) -> u64 {
         self.sum(|shard| &shard.callbacks[callback as usize].count)
     }

@@ -23,7 +23,6 @@ use super::{
 };
 use testbed_machine::cpu::{self, Deferred, irql};
 
-/// The state of a timer.
 #[derive(Debug, Default)]
 struct Armed {
     /// The number of the last request: alarms of older requests do nothing.
@@ -101,21 +100,17 @@ impl Deferred for Timer {
     }
 }
 
-/// The state of a work item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Worker {
     /// Not queued: the miniport can free it.
     Idle,
     Queued,
-    /// The routine runs.
     Running,
 }
 
-/// An adapter's timers and work items.
 #[derive(Debug, Default)]
 pub(super) struct Later {
     timers: Mutex<HashMap<usize, &'static Timer>>,
-    /// Work items by handle.
     workers: Mutex<HashMap<usize, Worker>>,
     state_change: Mutex<bool>,
 }
@@ -135,7 +130,6 @@ impl Later {
     }
 }
 
-/// A reported state change.
 struct StateChange {
     port: &'static Port,
     routine: Routine,
@@ -203,7 +197,6 @@ impl Port {
         handle
     }
 
-    /// StorPortRequestTimer.
     pub(super) fn request_timer(
         &self,
         handle: usize,
@@ -225,7 +218,6 @@ impl Port {
         STOR_STATUS_SUCCESS
     }
 
-    /// StorPortFreeTimer.
     pub(super) fn free_timer(&self, handle: usize) -> u32 {
         match lock(&self.later.timers).remove(&handle) {
             Some(timer) => {
@@ -243,7 +235,6 @@ impl Port {
         handle
     }
 
-    /// StorPortQueueWorkItem.
     pub(super) fn queue_work(
         &'static self,
         handle: usize,
@@ -288,7 +279,6 @@ impl Port {
         }
     }
 
-    /// StorPortFreeWorker.
     pub(super) fn free_worker(&self, handle: usize) -> u32 {
         match lock(&self.later.workers).remove(&handle) {
             Some(_) => STOR_STATUS_SUCCESS,

@@ -76,7 +76,6 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
 
 /// Fills a UNICODE_STRING for a NUL-terminated string of WCHARs.
 fn init_unicode_string(to: Structure, from: Structure) {
-    /// The most bytes of the string with its terminator.
     const MOST: u16 = u16::MAX - 1;
     let length = match from.address() {
         0 => None,

@@ -5,9 +5,9 @@
 //! one that waits.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        Mutex, MutexGuard, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -47,22 +47,18 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// The number of requests that have entered.
     pub(super) fn outstanding(&self) -> u32 {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    /// The most requests at a time.
     pub(super) fn limit(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Sets the most requests at a time.
     pub(super) fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::SeqCst);
     }
 
-    /// Whether the gate is closed for `reason`.
     pub(super) fn is_closed_by(&self, reason: u32) -> bool {
         self.closed.load(Ordering::Relaxed) & reason != 0
     }
@@ -113,11 +109,9 @@ impl Gate {
     }
 }
 
-/// A logical unit.
 #[derive(Debug)]
 pub(super) struct Unit {
     pub(super) address: Address,
-    /// The unit's number.
     pub(super) number: u32,
     pub(super) gate: Gate,
     /// The CPUs that wait, one entry per request.
@@ -148,17 +142,16 @@ impl Unit {
         }
     }
 
-    /// Frees a queue tag.
     pub(super) fn free_tag(&self, tag: u8) {
         let bit = 1 << (tag % 64);
         self.tags[usize::from(tag / 64)].fetch_and(!bit, Ordering::Relaxed);
     }
 }
 
-/// An adapter's units.
 #[derive(Debug, Default)]
 pub(super) struct Units {
-    all: RwLock<(HashMap<Address, &'static Unit>, Vec<&'static Unit>)>,
+    /// By number.
+    all: Mutex<Vec<&'static Unit>>,
     /// The number of waiting requests of all units.
     waiting_count: AtomicU32,
 }
@@ -166,68 +159,60 @@ pub(super) struct Units {
 impl Units {
     /// The unit at `address`, if requests were sent to it.
     pub(super) fn get(&self, address: Address) -> Option<&'static Unit> {
-        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        all.0.get(&address).copied()
+        let all = lock(&self.all);
+        all.iter().copied().find(|unit| unit.address == address)
     }
 
-    /// The unit with this number.
     pub(super) fn numbered(&self, number: u32) -> Option<&'static Unit> {
-        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        all.1.get(number as usize).copied()
+        lock(&self.all).get(number as usize).copied()
     }
 
     fn all(&self) -> Vec<&'static Unit> {
-        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
-        all.1.clone()
+        lock(&self.all).clone()
     }
 
-    /// The addresses of the units.
     pub(super) fn addresses(&self) -> Vec<Address> {
         self.all().iter().map(|unit| unit.address).collect()
     }
 
-    /// Whether a unit is paused.
     pub(super) fn is_any_paused(&self) -> bool {
         self.all()
             .iter()
             .any(|unit| unit.gate.is_closed_by(closed::PAUSED))
     }
 
-    /// The number of waiting requests.
     pub(super) fn waiting(&self) -> u32 {
         self.waiting_count.load(Ordering::Relaxed)
     }
 
+    /// The unit at `address`, which is created if it is not there.
     fn add(&self, address: Address, depth: u32) -> &'static Unit {
-        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
-        let (by_address, list) = &mut *all;
-        by_address.entry(address).or_insert_with(|| {
-            let unit: &'static Unit = Box::leak(Box::new(Unit {
-                address,
-                number: list.len() as u32,
-                gate: Gate::default(),
-                waiting: Mutex::default(),
-                waiting_count: AtomicU32::new(0),
-                extension: OnceLock::new(),
-                tags: Default::default(),
-            }));
-            unit.gate.set_limit(depth);
-            list.push(unit);
-            unit
-        })
+        let mut all = lock(&self.all);
+        if let Some(known) = all.iter().find(|unit| unit.address == address) {
+            return known;
+        }
+        let unit: &'static Unit = Box::leak(Box::new(Unit {
+            address,
+            number: all.len() as u32,
+            gate: Gate::default(),
+            waiting: Mutex::default(),
+            waiting_count: AtomicU32::new(0),
+            extension: OnceLock::new(),
+            tags: Default::default(),
+        }));
+        unit.gate.set_limit(depth);
+        all.push(unit);
+        unit
     }
 }
 
-/// The position in a unit's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Position {
     /// At the front, for a request that was admitted before.
     First,
-    /// At the end.
     Last,
 }
 
-/// The end of a pause.
 struct PauseEnd {
     port: &'static Port,
     /// The paused unit, or `None` for the adapter.
@@ -303,12 +288,10 @@ impl Port {
         self.admit_at(unit);
     }
 
-    /// Whether requests wait at `unit`.
     pub(super) fn has_waiting(&self, unit: &Unit) -> bool {
         unit.waiting_count.load(Ordering::SeqCst) > 0
     }
 
-    /// Admits waiting requests.
     pub(super) fn admit(&'static self) {
         for unit in self.units.all() {
             if self.has_waiting(unit) {

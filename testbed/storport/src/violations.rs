@@ -42,7 +42,6 @@ macro_rules! rules {
                 }
             }
 
-            /// The name in reports.
             pub(super) fn name(self) -> &'static str {
                 match self {
                     $($(Self::$rule => $name,)*)*
@@ -57,7 +56,6 @@ macro_rules! rules {
                 }
             }
 
-            /// The text of the rule.
             pub(super) fn summary(self) -> &'static str {
                 match self {
                     $($(Self::$rule => $summary,)*)*
@@ -246,7 +244,6 @@ impl Port {
         self.recorder.image.as_ref()?.sentence(code, inserts)
     }
 
-    /// The violations until now.
     pub(super) fn violations(&self) -> Vec<Violation> {
         lock(&self.recorder.found).clone()
     }
@@ -329,7 +326,6 @@ impl Port {
         ))
     }
 
-    /// Stops the machine because of a deadlock.
     pub(super) fn deadlock(&self, circle: &Circle) -> ! {
         let rule = Rule::LockDeadlock;
         trap::stop_machine(format_args!(
@@ -343,7 +339,6 @@ impl Port {
     }
 }
 
-/// The state of the calling thread.
 fn circumstances(lock: Option<LockId>, walk: Walk) -> Circumstances {
     Circumstances {
         cpu: cpu::current_number(),

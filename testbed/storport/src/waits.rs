@@ -19,17 +19,11 @@ use testbed_machine::{cpu::irql, trap::Calls};
 pub(super) struct Waiter {
     /// Its number (`held_locks`).
     pub(super) thread: u32,
-    /// Its name.
     pub(super) name: String,
-    /// The CPU that it runs.
     pub(super) cpu: u32,
-    /// The IRQL at which it waits.
     pub(super) irql: u8,
-    /// The callback that it runs.
     pub(super) callback: &'static str,
-    /// The lock that it waits for.
     pub(super) wanted: String,
-    /// The locks that it holds.
     pub(super) held: Vec<String>,
     /// The driver's calls that led to the wait.
     pub(super) calls: Calls,
@@ -114,7 +108,6 @@ fn circle(waits: &[Wait], last: usize) -> Option<Circle> {
 pub(super) struct Circle(Vec<Waiter>);
 
 impl Circle {
-    /// The number of threads.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

@@ -12,7 +12,6 @@ use testbed_machine::{
     trap::{self, RunningCallback},
 };
 
-/// The interval between checks.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// An upper limit for the testbed's own work between two scheduling points, even on a slow disk.
@@ -69,7 +68,6 @@ fn look_for_points(port: &'static Port) {
     }
 }
 
-/// The running callbacks and their CPUs.
 fn places(running: &[RunningCallback]) -> String {
     let places: Vec<_> = running
         .iter()

@@ -82,7 +82,6 @@ pub(super) fn query_depth_slist(call: &mut Call, port: &'static Port) -> u32 {
     output(to, slist_depth(head))
 }
 
-/// An end of a doubly linked list.
 #[derive(Clone, Copy)]
 pub(super) enum End {
     Head,

@@ -22,7 +22,7 @@ use super::{
         violations::Rule,
     },
     output,
-    processors::processor_number,
+    system::processor_number,
 };
 
 pub(super) fn allocate_pool(call: &mut Call, port: &'static Port) -> u32 {

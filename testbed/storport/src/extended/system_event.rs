@@ -69,7 +69,6 @@ enum Fault {
     Newer,
     /// The field, its value, and the page's demand.
     Field(&'static str, u32, &'static str),
-    /// A pointer is NULL.
     Null(&'static str),
     /// The bytes of dump data and strings exceed [`MOST`].
     Bytes(usize),
