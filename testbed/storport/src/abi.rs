@@ -18,6 +18,9 @@ use testbed_machine::{
     trap,
 };
 
+/// STOR_STATUS_SUCCESS, or a failure of [`stor_status`].
+pub(super) type Status = Result<(), u32>;
+
 /// A type of which any bytes are a value.
 ///
 /// # Safety

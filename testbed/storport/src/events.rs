@@ -4,8 +4,8 @@ use std::{sync::Mutex, time::Duration};
 
 use super::{
     abi::{
-        Structure, stor_dispatcher_header as header,
-        stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_TIMEOUT},
+        Status, Structure, stor_dispatcher_header as header,
+        stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_TIMEOUT},
     },
     lock,
 };
@@ -17,14 +17,14 @@ const SYNCHRONIZATION: u32 = 1;
 /// One lock for all events, because waits are rare.
 static EVENTS: (Mutex<()>, Condition) = (Mutex::new(()), Condition::new());
 
-pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> u32 {
+pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> Status {
     if kind > SYNCHRONIZATION {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     event.fill(header::SIZE, 0);
     event.set(header::Lock, kind);
     event.set(header::SignalState, u32::from(set));
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
 pub(super) fn set(event: Structure) {
@@ -36,7 +36,7 @@ pub(super) fn set(event: Structure) {
 
 /// Waits for an event. The time-out is in units of 100 ns: relative if it is negative, else since
 /// 1601.
-pub(super) fn wait(event: Structure, timeout: Option<i64>) -> u32 {
+pub(super) fn wait(event: Structure, timeout: Option<i64>) -> Status {
     let (mutex, changed) = &EVENTS;
     let until = timeout.map(|timeout| {
         let time = duration(timeout).as_nanos() as u64;
@@ -45,14 +45,14 @@ pub(super) fn wait(event: Structure, timeout: Option<i64>) -> u32 {
     let mut events = lock(mutex);
     while event.get(header::SignalState) == 0 {
         if until.is_some_and(|until| until <= clock::now()) {
-            return STOR_STATUS_TIMEOUT;
+            return Err(STOR_STATUS_TIMEOUT);
         }
         events = changed.wait(mutex, events, until, "an event of the driver's");
     }
     if event.get(header::Lock) as u8 == SYNCHRONIZATION as u8 {
         event.set(header::SignalState, 0);
     }
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
 fn duration(timeout: i64) -> Duration {

@@ -299,7 +299,7 @@ fn get_message_interrupt_information(mut call: Call) -> usize {
     let port = call.port();
     let message = call.u32();
     let to = call.structure();
-    usize::from(extended::message_information(port, message, to) == 0)
+    usize::from(extended::message_information(port, message, to).is_ok())
 }
 
 fn get_physical_address(mut call: Call) -> usize {

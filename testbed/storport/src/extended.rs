@@ -14,7 +14,7 @@ mod system_event;
 pub(super) use self::synchronization::message_information;
 use super::{
     abi::{
-        self, Structure,
+        self, Status, Structure,
         calls::Call,
         stor_status::{
             STOR_STATUS_INVALID_IRQL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_NOT_IMPLEMENTED,
@@ -31,7 +31,7 @@ use testbed_machine::{
     time,
 };
 
-type Body = fn(&mut Call, &'static Port) -> u32;
+type Body = fn(&mut Call, &'static Port) -> Status;
 
 /// A function with its STORPORT_FUNCTION_CODE.
 struct Function {
@@ -122,7 +122,7 @@ functions! {
     59 EtwEvent4 DISPATCH => system::etw_event,
     60 EtwEvent8 DISPATCH => system::etw_event,
     61 IsCurrentOsInstallationUpgrade PASSIVE => |call, _| output(call.structure(), 0u8),
-    62 RegistryReadAdapterKey PASSIVE => |_, _| STOR_STATUS_UNSUCCESSFUL,
+    62 RegistryReadAdapterKey PASSIVE => |_, _| Err(STOR_STATUS_UNSUCCESSFUL),
     63 RegistryWriteAdapterKey PASSIVE,
     64 SetAdapterBusType HIGH
         => |call, port| system::accept_in(&[Callback::HwFindAdapter], call, port),
@@ -222,23 +222,20 @@ pub(super) fn extended_function(mut call: Call) -> usize {
     if let Some(status) = port.injections.failure(failing, code) {
         return status as usize;
     }
-    let status = match function.body {
-        Some(body) => body(&mut call, port),
-        None => {
-            port.statistics.not_implemented(function.name);
-            STOR_STATUS_NOT_IMPLEMENTED
-        }
+    let Some(body) = function.body else {
+        port.statistics.not_implemented(function.name);
+        return STOR_STATUS_NOT_IMPLEMENTED as usize;
     };
-    status as usize
+    body(&mut call, port).err().unwrap_or(STOR_STATUS_SUCCESS) as usize
 }
 
 /// Writes a result to the caller's variable. NULL is an invalid parameter.
-fn output<T: abi::Plain>(to: Structure, value: T) -> u32 {
+fn output<T: abi::Plain>(to: Structure, value: T) -> Status {
     if to.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     to.set(abi::value(), value);
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    abi::{Routine, Structure, config, spin_lock, stor_lock_handle, stor_status},
+    abi::{Routine, Status, Structure, config, spin_lock, stor_lock_handle, stor_status},
     callbacks::{self, Callback},
     dpcs,
     port::Port,
@@ -290,17 +290,17 @@ impl Port {
         kind: u32,
         context: Structure,
         handle: Structure,
-    ) -> u32 {
+    ) -> Status {
         let address = handle.address();
         if address == 0 {
             self.no_handle("taken");
-            return stor_status::STOR_STATUS_INVALID_PARAMETER;
+            return Err(stor_status::STOR_STATUS_INVALID_PARAMETER);
         }
         let Some((id, level)) = self.lock_of(form, kind, context) else {
-            return stor_status::STOR_STATUS_INVALID_PARAMETER;
+            return Err(stor_status::STOR_STATUS_INVALID_PARAMETER);
         };
         if !self.check_irql(form, kind, id) && form == Form::Extended {
-            return stor_status::STOR_STATUS_INVALID_IRQL;
+            return Err(stor_status::STOR_STATUS_INVALID_IRQL);
         }
         self.check_acquisition(id);
         if kind == spin_lock::ThreadedDpcLock && !in_threaded_dpc() {
@@ -329,13 +329,13 @@ impl Port {
         if is_others {
             // The other thread needs the handle's content.
             mark_handle_reused(self.locks_held() - 1);
-            return stor_status::STOR_STATUS_SUCCESS;
+            return Ok(());
         }
         handle.set(stor_lock_handle::Lock, kind);
         handle.set(stor_lock_handle::Context_LockQueue_Next, 0);
         handle.set(stor_lock_handle::Context_LockQueue_Lock, entry.token);
         handle.set(stor_lock_handle::Context_OldIrql, entry.old_irql);
-        stor_status::STOR_STATUS_SUCCESS
+        Ok(())
     }
 
     fn no_handle(&self, done: &str) {
@@ -612,11 +612,8 @@ impl Port {
         Ok(self.acquire(id, Side::Miniport, 0, irql::DEVICE).old_irql)
     }
 
-    pub(super) fn release_message_for_miniport(&self, message: u32, old_irql: u32) -> u32 {
-        let id = match self.message_lock(message) {
-            Ok(id) => id,
-            Err(status) => return status,
-        };
+    pub(super) fn release_message_for_miniport(&self, message: u32, old_irql: u32) -> Status {
+        let id = self.message_lock(message)?;
         let wanted = |held: &Held| held.id == id && held.side == Side::Miniport;
         let Some((index, entry)) = find(wanted) else {
             self.lock_violation(
@@ -624,7 +621,7 @@ impl Port {
                 id,
                 format_args!("{id} is released, but the miniport has not taken it"),
             );
-            return stor_status::STOR_STATUS_SUCCESS;
+            return Ok(());
         };
         // Miniports store the old IRQL in a KIRQL (storport-rules.md L9).
         if old_irql as u8 != entry.old_irql {
@@ -639,7 +636,7 @@ impl Port {
         }
         self.check_release_order(index);
         self.release(index);
-        stor_status::STOR_STATUS_SUCCESS
+        Ok(())
     }
 
     /// StorPortSynchronizeAccess: calls `routine` with the interrupt lock, and returns its

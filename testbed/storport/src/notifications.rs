@@ -172,7 +172,8 @@ fn acquire_spin_lock(mut call: Call, port: &'static Port) {
     let (lock, context) = (call.u32(), call.structure());
     let handle = call.structure();
     if !port.has_no_locks() {
-        port.acquire_for_miniport(Form::Plain, lock, context, handle);
+        // StorPortAcquireSpinLock returns no status.
+        let _ = port.acquire_for_miniport(Form::Plain, lock, context, handle);
     }
 }
 

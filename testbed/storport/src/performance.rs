@@ -2,10 +2,8 @@
 
 use super::{
     abi::{
-        Structure, group_affinity, perf, perf_configuration_data as data,
-        stor_status::{
-            STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
-        },
+        Status, Structure, group_affinity, perf, perf_configuration_data as data,
+        stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_UNSUCCESSFUL},
     },
     adapter::ConcurrentChannels,
     callbacks::{self, Callback},
@@ -61,13 +59,13 @@ impl Port {
         flags
     }
 
-    pub(super) fn performance_options(&self, query: bool, to: Structure) -> u32 {
+    pub(super) fn performance_options(&self, query: bool, to: Structure) -> Status {
         if to.is_null() {
             self.violation(
                 Rule::PerfOpts,
                 format_args!("StorPortInitializePerfOpts without PerfConfigData"),
             );
-            return STOR_STATUS_INVALID_PARAMETER;
+            return Err(STOR_STATUS_INVALID_PARAMETER);
         }
         // storport-rules.md Routines.
         let callback = callbacks::current();
@@ -79,21 +77,21 @@ impl Port {
                 Rule::DdiCallback,
                 format_args!("StorPortInitializePerfOpts in {}", callback.name()),
             );
-            return STOR_STATUS_UNSUCCESSFUL;
+            return Err(STOR_STATUS_UNSUCCESSFUL);
         }
         let version = to.get(data::Version);
         if version < 2 || to.get(data::Size) < size_of(version) {
-            return STOR_STATUS_INVALID_PARAMETER;
+            return Err(STOR_STATUS_INVALID_PARAMETER);
         }
         let offered = self.offered(version);
         if query {
             to.set(data::Flags, offered);
-            return STOR_STATUS_SUCCESS;
+            return Ok(());
         }
         self.grant(to, offered)
     }
 
-    fn grant(&self, to: Structure, offered: u32) -> u32 {
+    fn grant(&self, to: Structure, offered: u32) -> Status {
         let flags = to.get(data::Flags);
         let needs = |flag: u32, other: u32| flags & flag == 0 || flags & other == other;
         let redirection = perf::STOR_PERF_DPC_REDIRECTION;
@@ -113,13 +111,13 @@ impl Port {
         let channels = to.get(data::ConcurrentChannels);
         let wants_channels = flags & perf::STOR_PERF_CONCURRENT_CHANNELS != 0;
         if !consistent || !ranges_fit || wants_channels && channels == 0 {
-            return STOR_STATUS_UNSUCCESSFUL;
+            return Err(STOR_STATUS_UNSUCCESSFUL);
         }
         let granted = Performance {
             messages: has_ranges.then_some((first, last)),
         };
         if self.performance.set(granted).is_err() {
-            return STOR_STATUS_UNSUCCESSFUL;
+            return Err(STOR_STATUS_UNSUCCESSFUL);
         }
         if wants_channels {
             // Succeeds, because the options were not set before.
@@ -128,7 +126,7 @@ impl Port {
         if flags & perf::STOR_PERF_ADV_CONFIG_LOCALITY != 0 {
             self.fill_targets(to, first, last);
         }
-        STOR_STATUS_SUCCESS
+        Ok(())
     }
 
     fn fill_targets(&self, to: Structure, first: u32, last: u32) {

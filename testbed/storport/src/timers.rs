@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     abi::{
-        Routine,
+        Routine, Status,
         stor_status::{
             STOR_STATUS_BUSY, STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_STATE,
             STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
@@ -203,28 +203,28 @@ impl Port {
         routine: Routine,
         context: usize,
         microseconds: u64,
-    ) -> u32 {
+    ) -> Status {
         let timer = lock(&self.later.timers).get(&handle).copied();
         let Some(timer) = timer else {
-            return STOR_STATUS_INVALID_PARAMETER;
+            return Err(STOR_STATUS_INVALID_PARAMETER);
         };
         if microseconds > 0 && routine.is_none() {
-            return STOR_STATUS_INVALID_PARAMETER;
+            return Err(STOR_STATUS_INVALID_PARAMETER);
         }
         if microseconds > 0 && timer.is_armed() {
-            return STOR_STATUS_BUSY;
+            return Err(STOR_STATUS_BUSY);
         }
         timer.set(routine, context, microseconds);
-        STOR_STATUS_SUCCESS
+        Ok(())
     }
 
-    pub(super) fn free_timer(&self, handle: usize) -> u32 {
+    pub(super) fn free_timer(&self, handle: usize) -> Status {
         match lock(&self.later.timers).remove(&handle) {
             Some(timer) => {
                 timer.set(Routine::NONE, 0, 0);
-                STOR_STATUS_SUCCESS
+                Ok(())
             }
-            None => STOR_STATUS_UNSUCCESSFUL,
+            None => Err(STOR_STATUS_UNSUCCESSFUL),
         }
     }
 
@@ -240,14 +240,14 @@ impl Port {
         handle: usize,
         routine: Routine,
         context: usize,
-    ) -> u32 {
+    ) -> Status {
         if self.is_stopped() {
-            return STOR_STATUS_INVALID_DEVICE_STATE;
+            return Err(STOR_STATUS_INVALID_DEVICE_STATE);
         }
         let mut workers = lock(&self.later.workers);
         match workers.get_mut(&handle) {
-            None => return STOR_STATUS_INVALID_PARAMETER,
-            Some(Worker::Queued) => return STOR_STATUS_BUSY,
+            None => return Err(STOR_STATUS_INVALID_PARAMETER),
+            Some(Worker::Queued) => return Err(STOR_STATUS_BUSY),
             Some(at) => *at = Worker::Queued,
         }
         drop(workers);
@@ -262,10 +262,10 @@ impl Port {
             self.move_worker(handle, Worker::Running, Worker::Idle);
         };
         match self.machine.work(Box::new(job)) {
-            Ok(()) => STOR_STATUS_SUCCESS,
+            Ok(()) => Ok(()),
             Err(_) => {
                 self.move_worker(handle, Worker::Queued, Worker::Idle);
-                STOR_STATUS_INSUFFICIENT_RESOURCES
+                Err(STOR_STATUS_INSUFFICIENT_RESOURCES)
             }
         }
     }
@@ -279,10 +279,10 @@ impl Port {
         }
     }
 
-    pub(super) fn free_worker(&self, handle: usize) -> u32 {
+    pub(super) fn free_worker(&self, handle: usize) -> Status {
         match lock(&self.later.workers).remove(&handle) {
-            Some(_) => STOR_STATUS_SUCCESS,
-            None => STOR_STATUS_INVALID_PARAMETER,
+            Some(_) => Ok(()),
+            None => Err(STOR_STATUS_INVALID_PARAMETER),
         }
     }
 

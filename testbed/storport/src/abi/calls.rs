@@ -7,7 +7,7 @@ use std::ffi::CStr;
 
 use testbed_machine::{trap, variadic::VariadicArguments};
 
-use super::{Routine, Structure};
+use super::{Routine, Structure, stor_status::STOR_STATUS_INVALID_PARAMETER};
 use crate::{callbacks, port::Port, request::Address, units::Unit};
 
 /// A call of an exported function.
@@ -68,6 +68,15 @@ impl Call {
         let address = self.address();
         // SAFETY: the driver passed it as a pointer.
         unsafe { Structure::at(address) }
+    }
+
+    /// [`Self::structure`], which must not be NULL.
+    pub(crate) fn required(&mut self) -> Result<Structure, u32> {
+        let structure = self.structure();
+        if structure.is_null() {
+            return Err(STOR_STATUS_INVALID_PARAMETER);
+        }
+        Ok(structure)
     }
 
     /// The next argument, a function of the driver.

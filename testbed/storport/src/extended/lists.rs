@@ -5,11 +5,9 @@
 use super::{
     super::{
         abi::{
-            Structure,
-            calls::Call,
-            stor_list_entry as list_entry, stor_slist_entry as slist_entry,
-            stor_slist_header as slist,
-            stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS},
+            Status, Structure, calls::Call, stor_list_entry as list_entry,
+            stor_slist_entry as slist_entry, stor_slist_header as slist,
+            stor_status::STOR_STATUS_INVALID_PARAMETER,
         },
         lock,
         port::Port,
@@ -17,15 +15,12 @@ use super::{
     output,
 };
 
-pub(super) fn initialize_slist_head(call: &mut Call, _: &'static Port) -> u32 {
-    let head = call.structure();
-    if head.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
+pub(super) fn initialize_slist_head(call: &mut Call, _: &'static Port) -> Status {
+    let head = call.required()?;
     head.set(slist::Alignment, 0);
     // HeaderType on x64.
     head.set(slist::Region, 1);
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
 /// Sets first entry and depth, and increments the sequence number above the depth.
@@ -45,7 +40,7 @@ fn slist_depth(head: Structure) -> u16 {
     head.get(slist::Alignment) as u16
 }
 
-pub(super) fn interlocked_flush_slist(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn interlocked_flush_slist(call: &mut Call, port: &'static Port) -> Status {
     let (head, to) = (call.structure(), call.structure());
     let _lists = lock(&port.lists);
     let first = slist_first(head);
@@ -53,7 +48,7 @@ pub(super) fn interlocked_flush_slist(call: &mut Call, port: &'static Port) -> u
     output(to, first.address())
 }
 
-pub(super) fn interlocked_pop_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn interlocked_pop_entry_slist(call: &mut Call, port: &'static Port) -> Status {
     let (head, to) = (call.structure(), call.structure());
     let _lists = lock(&port.lists);
     let first = slist_first(head);
@@ -64,10 +59,10 @@ pub(super) fn interlocked_pop_entry_slist(call: &mut Call, port: &'static Port) 
     output(to, first.address())
 }
 
-pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port) -> Status {
     let (head, entry, to) = (call.structure(), call.structure(), call.structure());
     if !entry.address().is_multiple_of(16) {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     let _lists = lock(&port.lists);
     let first = slist_first(head).address();
@@ -76,7 +71,7 @@ pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port)
     output(to, first)
 }
 
-pub(super) fn query_depth_slist(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn query_depth_slist(call: &mut Call, port: &'static Port) -> Status {
     let (head, to) = (call.structure(), call.structure());
     let _lists = lock(&port.lists);
     output(to, slist_depth(head))
@@ -88,7 +83,7 @@ pub(super) enum End {
     Tail,
 }
 
-pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End) -> u32 {
+pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End) -> Status {
     let (head, entry, to) = (call.structure(), call.structure(), call.structure());
     let _lists = lock(&port.lists);
     let (before, after) = match end {
@@ -106,7 +101,7 @@ pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End)
     output(to, if was == head.address() { 0 } else { was })
 }
 
-pub(super) fn interlocked_remove_head_list(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn interlocked_remove_head_list(call: &mut Call, port: &'static Port) -> Status {
     let (head, to) = (call.structure(), call.structure());
     let _lists = lock(&port.lists);
     let first = head.follow(list_entry::Flink);

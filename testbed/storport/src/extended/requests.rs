@@ -3,13 +3,13 @@
 use super::{
     super::{
         abi::{
-            self, Structure,
+            self, Status, Structure,
             calls::Call,
             startio_performance_parameters as start_io,
             startio_performance_parameters_v2 as start_io2, stor_request_info_v1 as request_info,
             stor_status::{
                 STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_REQUEST,
-                STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_NOT_IMPLEMENTED, STOR_STATUS_SUCCESS,
+                STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_NOT_IMPLEMENTED,
                 STOR_STATUS_UNSUCCESSFUL,
             },
         },
@@ -25,27 +25,26 @@ use super::{
     system::processor_number,
 };
 
-pub(super) fn allocate_pool(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn allocate_pool(call: &mut Call, port: &'static Port) -> Status {
     let (bytes, _tag) = (call.u32(), call.u32());
     let to = call.structure();
     allocated(to, port.allocate(PoolKind::Pool, bytes as usize))
 }
 
-fn allocated(to: Structure, address: usize) -> u32 {
-    let status = output(to, address);
-    if address == 0 {
-        STOR_STATUS_INSUFFICIENT_RESOURCES
-    } else {
-        status
+fn allocated(to: Structure, address: usize) -> Status {
+    output(to, address)?;
+    match address {
+        0 => Err(STOR_STATUS_INSUFFICIENT_RESOURCES),
+        _ => Ok(()),
     }
 }
 
-pub(super) fn free(call: &mut Call, port: &'static Port, kind: PoolKind) -> u32 {
+pub(super) fn free(call: &mut Call, port: &'static Port, kind: PoolKind) -> Status {
     let address = call.address();
     if port.free(kind, address) {
-        STOR_STATUS_SUCCESS
+        Ok(())
     } else {
-        STOR_STATUS_INVALID_PARAMETER
+        Err(STOR_STATUS_INVALID_PARAMETER)
     }
 }
 
@@ -68,34 +67,31 @@ pub(super) fn contiguous(call: &mut Call, port: &'static Port, kind: PoolKind) -
     address
 }
 
-pub(super) fn allocate_contiguous_memory(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn allocate_contiguous_memory(call: &mut Call, port: &'static Port) -> Status {
     exports::check_wait(port, format_args!("contiguous memory"));
     let address = contiguous(call, port, PoolKind::Contiguous);
     allocated(call.structure(), address)
 }
 
-pub(super) fn allocate_dma_memory(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn allocate_dma_memory(call: &mut Call, port: &'static Port) -> Status {
     exports::check_wait(port, format_args!("DMA memory"));
     let address = contiguous(call, port, PoolKind::Dma);
-    let status = allocated(call.structure(), address);
-    if status == STOR_STATUS_SUCCESS {
-        let physical = port.machine.memory().physical(address).unwrap_or(0);
-        return output(call.structure(), physical);
-    }
-    status
+    allocated(call.structure(), address)?;
+    let physical = port.machine.memory().physical(address).unwrap_or(0);
+    output(call.structure(), physical)
 }
 
-pub(super) fn get_system_address(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn get_system_address(call: &mut Call, port: &'static Port) -> Status {
     let srb = call.address();
     let to = call.structure();
     let data = port.srb_of_miniport(srb).and_then(Slot::data);
     match data {
         Some(address) => output(to, address),
-        None => STOR_STATUS_INVALID_PARAMETER,
+        None => Err(STOR_STATUS_INVALID_PARAMETER),
     }
 }
 
-pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> Status {
     let srb = call.address();
     let to = call.structure();
     let known = port.srb_of_miniport(srb);
@@ -105,14 +101,14 @@ pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> 
             Rule::DdiCallback,
             format_args!("StorPortGetStartIoPerfParams before HwStartIo has the request"),
         );
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     if known.is_none() || to.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     let size = to.get(start_io::Size) as usize;
     if size < start_io::SIZE {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     let (message, channel) = port.start_io_parameters();
     to.set(start_io::MessageNumber, message);
@@ -120,17 +116,17 @@ pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> 
     if size >= start_io2::SIZE && to.get(start_io::Version) >= 2 {
         to.set(start_io2::InitiatingProcessor, processor_number());
     }
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
-pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> Status {
     let srb = call.address();
     let to = call.structure();
     let Some(slot) = port.srb_of_miniport(srb) else {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     };
     if to.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     let cdb = port.srbs().view(slot).cdb();
     // WRITE with 6, 10, 12 and 16 bytes.
@@ -141,44 +137,41 @@ pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> u32 {
     to.set(request_info::Key, 0);
     to.set(request_info::Length, slot.data_bytes());
     to.set(request_info::IsWriteRequest, u8::from(is_write));
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
 /// No request has an ETW activity ID, because there is no tracing.
-pub(super) fn get_activity_id(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn get_activity_id(call: &mut Call, port: &'static Port) -> Status {
     let srb = call.address();
     let to = call.address();
     if to == 0 || port.srb_of_miniport(srb).is_none() {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
-    STOR_STATUS_UNSUCCESSFUL
+    Err(STOR_STATUS_UNSUCCESSFUL)
 }
 
 /// The limit cannot change after the adapter has started.
-pub(super) fn update_adapter_max_io(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn update_adapter_max_io(call: &mut Call, port: &'static Port) -> Status {
     let allowed = [Callback::HwInitialize, Callback::HwPassiveInitialize];
     if !call.check_callback(port, &allowed) {
-        return STOR_STATUS_INVALID_DEVICE_REQUEST;
+        return Err(STOR_STATUS_INVALID_DEVICE_REQUEST);
     }
     port.statistics.not_implemented(call.function);
-    STOR_STATUS_NOT_IMPLEMENTED
+    Err(STOR_STATUS_NOT_IMPLEMENTED)
 }
 
-pub(super) fn get_system_port_number(call: &mut Call, _: &'static Port) -> u32 {
-    let address = call.structure();
-    if address.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
+pub(super) fn get_system_port_number(call: &mut Call, _: &'static Port) -> Status {
+    let address = call.required()?;
     address.set(abi::stor_addr_btl8::Port, 0);
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
-pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> Status {
     let address = call.structure();
     let attributes = call.u32();
     // Four bits are defined.
     if address.is_null() || attributes >> 4 != 0 {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     let unit = Address {
         path: address.get(abi::stor_addr_btl8::Path),
@@ -188,7 +181,7 @@ pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> u32 {
     let is_btl8 =
         u32::from(address.get(abi::stor_addr_btl8::Type)) == abi::srb::STOR_ADDRESS_TYPE_BTL8;
     let Some(unit) = port.units.get(unit).filter(|_| is_btl8) else {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     };
     // storport-rules.md Routines.
     if !port.has_inquiry_out(unit.number) {
@@ -199,5 +192,5 @@ pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> u32 {
             ),
         );
     }
-    STOR_STATUS_SUCCESS
+    Ok(())
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::{
     super::{
         abi::{
-            self, Structure,
+            self, Status, Structure,
             calls::Call,
             config, message_interrupt_information as msi,
             stor_dpc_watchdog_information as dpc_watchdog,
             stor_status::{
                 STOR_STATUS_INVALID_DEVICE_REQUEST, STOR_STATUS_INVALID_IRQL,
-                STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+                STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_UNSUCCESSFUL,
             },
         },
         callbacks::{self, Callback},
@@ -29,49 +29,47 @@ use testbed_machine::{
     schedule,
 };
 
-pub(super) fn acquire_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn acquire_msi_spin_lock(call: &mut Call, port: &'static Port) -> Status {
     let message = call.u32();
     let to = call.structure();
     if port.has_no_locks() {
         return output(to, u32::from(cpu::current_irql()));
     }
-    match port.acquire_message_for_miniport(message) {
-        Ok(old_irql) => output(to, u32::from(old_irql)),
-        Err(status) => status,
-    }
+    let old_irql = port.acquire_message_for_miniport(message)?;
+    output(to, u32::from(old_irql))
 }
 
-pub(super) fn release_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn release_msi_spin_lock(call: &mut Call, port: &'static Port) -> Status {
     let (message, old_irql) = (call.u32(), call.u32());
     if port.is_dump() {
-        return STOR_STATUS_SUCCESS;
+        return Ok(());
     }
     port.release_message_for_miniport(message, old_irql)
 }
 
-pub(super) fn acquire_spin_lock_ex(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn acquire_spin_lock_ex(call: &mut Call, port: &'static Port) -> Status {
     let (lock, context) = (call.u32(), call.structure());
     let handle = call.structure();
     if port.has_no_locks() {
-        return STOR_STATUS_SUCCESS;
+        return Ok(());
     }
     port.acquire_for_miniport(Form::Extended, lock, context, handle)
 }
 
-pub(super) fn cancel_dpc(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn cancel_dpc(call: &mut Call, port: &'static Port) -> Status {
     let dpc = call.structure();
     let to = call.structure();
     output(to, u8::from(port.cancel_dpc(dpc)))
 }
 
-pub(super) fn get_msi_info(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn get_msi_info(call: &mut Call, port: &'static Port) -> Status {
     let message = call.u32();
     let to = call.structure();
     message_information(port, message, to)
 }
 
 /// StorPortGetMSIInfo and StorPortGetMessageInterruptInformation.
-pub(crate) fn message_information(port: &Port, message: u32, to: Structure) -> u32 {
+pub(crate) fn message_information(port: &Port, message: u32, to: Structure) -> Status {
     if callbacks::current() == Callback::HwMSInterruptRoutine {
         port.violation(
             Rule::DdiCallback,
@@ -79,10 +77,10 @@ pub(crate) fn message_information(port: &Port, message: u32, to: Structure) -> u
         );
     }
     if port.messages() == 0 {
-        return STOR_STATUS_INVALID_DEVICE_REQUEST;
+        return Err(STOR_STATUS_INVALID_DEVICE_REQUEST);
     }
     if message >= port.messages() || to.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     let cpu = Controller::cpu_of(message);
     let vector = plug_and_play::FIRST_VECTOR + message;
@@ -92,73 +90,64 @@ pub(crate) fn message_information(port: &Port, message: u32, to: Structure) -> u
     to.set(msi::InterruptVector, vector);
     to.set(msi::InterruptLevel, u32::from(irql::DEVICE));
     to.set(msi::InterruptMode, config::Latched);
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
-pub(super) fn get_message_of_processor(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn get_message_of_processor(call: &mut Call, port: &'static Port) -> Status {
     let processor = call.u32();
     let to = call.structure();
     let message = (0..port.messages()).find(|message| Controller::cpu_of(*message) == processor);
     match message {
         Some(message) => output(to, message),
-        None => STOR_STATUS_INVALID_PARAMETER,
+        None => Err(STOR_STATUS_INVALID_PARAMETER),
     }
 }
 
-pub(super) fn initialize_perf_opts(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn initialize_perf_opts(call: &mut Call, port: &'static Port) -> Status {
     let query = call.u8() != 0;
     let data = call.structure();
     port.performance_options(query, data)
 }
 
-pub(super) fn query_dpc_watchdog_information(call: &mut Call, _: &'static Port) -> u32 {
-    let to = call.structure();
-    if to.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
+pub(super) fn query_dpc_watchdog_information(call: &mut Call, _: &'static Port) -> Status {
+    let to = call.required()?;
     if cpu::current_irql() < irql::DISPATCH {
-        return STOR_STATUS_UNSUCCESSFUL;
+        return Err(STOR_STATUS_UNSUCCESSFUL);
     }
     // There are no limits; the watchdog stops a DPC that does not return.
     to.set(dpc_watchdog::DpcTimeLimit, 0);
     to.set(dpc_watchdog::DpcTimeCount, 0);
     to.set(dpc_watchdog::DpcWatchdogLimit, 0);
     to.set(dpc_watchdog::DpcWatchdogCount, 0);
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
-pub(super) fn initialize_timer(call: &mut Call, port: &'static Port) -> u32 {
-    let to = call.structure();
-    if to.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
+pub(super) fn initialize_timer(call: &mut Call, port: &'static Port) -> Status {
+    let to = call.required()?;
     output(to, port.initialize_timer())
 }
 
-pub(super) fn request_timer(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn request_timer(call: &mut Call, port: &'static Port) -> Status {
     let (handle, routine, context) = (call.address(), call.routine(), call.address());
     let microseconds = call.u64();
     port.request_timer(handle, routine, context, microseconds)
 }
 
-pub(super) fn initialize_worker(call: &mut Call, port: &'static Port) -> u32 {
-    let to = call.structure();
-    if to.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
+pub(super) fn initialize_worker(call: &mut Call, port: &'static Port) -> Status {
+    let to = call.required()?;
     output(to, port.initialize_worker())
 }
 
-pub(super) fn queue_work_item(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn queue_work_item(call: &mut Call, port: &'static Port) -> Status {
     let (routine, handle, context) = (call.routine(), call.address(), call.address());
     if routine.is_none() {
-        return STOR_STATUS_INVALID_PARAMETER;
+        return Err(STOR_STATUS_INVALID_PARAMETER);
     }
     port.queue_work(handle, routine, context)
 }
 
 /// Sleeps below DISPATCH_LEVEL, stalls at or above it (storport-rules.md IRQL).
-pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> Status {
     let microseconds = call.u32();
     let time = Duration::from_micros(u64::from(microseconds));
     if cpu::current_irql() < irql::DISPATCH {
@@ -167,41 +156,32 @@ pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
         exports::check_stall(port, microseconds);
         exports::stall(time);
     }
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
-pub(super) fn query_performance_counter(call: &mut Call, _: &'static Port) -> u32 {
+pub(super) fn query_performance_counter(call: &mut Call, _: &'static Port) -> Status {
     let (frequency, counter) = (call.structure(), call.structure());
     if !frequency.is_null() {
-        output(frequency, testbed_machine::time::FREQUENCY);
+        output(frequency, testbed_machine::time::FREQUENCY)?;
     }
     output(counter, testbed_machine::time::interrupt_time())
 }
 
-pub(super) fn initialize_event(call: &mut Call, _: &'static Port) -> u32 {
-    let event = call.structure();
+pub(super) fn initialize_event(call: &mut Call, _: &'static Port) -> Status {
+    let event = call.required()?;
     let (kind, state) = (call.u32(), call.u8() != 0);
-    if event.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
     events::initialize(event, kind, state)
 }
 
-pub(super) fn set_event(call: &mut Call, _: &'static Port) -> u32 {
-    let event = call.structure();
-    if event.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
+pub(super) fn set_event(call: &mut Call, _: &'static Port) -> Status {
+    let event = call.required()?;
     events::set(event);
-    STOR_STATUS_SUCCESS
+    Ok(())
 }
 
-pub(super) fn wait_for_single_object(call: &mut Call, port: &'static Port) -> u32 {
-    let event = call.structure();
+pub(super) fn wait_for_single_object(call: &mut Call, port: &'static Port) -> Status {
+    let event = call.required()?;
     let (_alertable, timeout) = (call.u8(), call.structure());
-    if event.is_null() {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
     let timeout = match timeout.address() {
         0 => None,
         _ => Some(timeout.get::<u64>(abi::value()) as i64),
@@ -210,10 +190,10 @@ pub(super) fn wait_for_single_object(call: &mut Call, port: &'static Port) -> u3
         call.function = "StorPortWaitForSingleObject with a time-out";
         if callbacks::current() == Callback::HwStartIo {
             exports::check_wait(port, format_args!("{}", call.function));
-            return STOR_STATUS_INVALID_IRQL;
+            return Err(STOR_STATUS_INVALID_IRQL);
         }
         if !call.check_irql(port, irql::APC) {
-            return STOR_STATUS_INVALID_IRQL;
+            return Err(STOR_STATUS_INVALID_IRQL);
         }
     }
     events::wait(event, timeout)

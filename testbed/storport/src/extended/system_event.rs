@@ -5,12 +5,12 @@ use std::fmt;
 use super::{
     super::{
         abi::{
-            self, Structure,
+            self, Status, Structure,
             calls::Call,
             stor_log_event_details as field,
             stor_status::{
                 STOR_STATUS_INVALID_BUFFER_SIZE, STOR_STATUS_INVALID_PARAMETER,
-                STOR_STATUS_SUCCESS, STOR_STATUS_UNSUPPORTED_VERSION,
+                STOR_STATUS_UNSUPPORTED_VERSION,
             },
         },
         port::Port,
@@ -30,7 +30,7 @@ const MOST: usize = 150;
 /// The device's name, which Windows inserts for `%1`. A machine has one device.
 const DEVICE_NAME: &str = r"\Device\RaidPort0";
 
-pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
+pub(super) fn log(call: &mut Call, port: &'static Port) -> Status {
     let (details, maximum_size) = (call.structure(), call.structure());
     match read(details) {
         Ok(event) => {
@@ -40,12 +40,12 @@ pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
             let event = SystemEvent { sentence, ..event };
             port.event(format_args!("{event}"));
             port.statistics.system_event(event);
-            STOR_STATUS_SUCCESS
+            Ok(())
         }
         // A driver may probe for the supported revision.
         Err(Fault::Newer) => {
             details.set(field::InterfaceRevision, REVISION);
-            STOR_STATUS_UNSUPPORTED_VERSION
+            Err(STOR_STATUS_UNSUPPORTED_VERSION)
         }
         Err(fault) => {
             port.violation(
@@ -53,12 +53,12 @@ pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
                 format_args!("StorPortLogSystemEvent: {fault}"),
             );
             if !matches!(fault, Fault::Bytes(_)) {
-                return STOR_STATUS_INVALID_PARAMETER;
+                return Err(STOR_STATUS_INVALID_PARAMETER);
             }
             if !maximum_size.is_null() {
                 maximum_size.set(abi::value(), MOST as u32);
             }
-            STOR_STATUS_INVALID_BUFFER_SIZE
+            Err(STOR_STATUS_INVALID_BUFFER_SIZE)
         }
     }
 }

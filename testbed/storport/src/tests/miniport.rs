@@ -265,6 +265,13 @@ impl Context {
         }
     }
 
+    /// Takes an action in this callback only.
+    pub(super) fn at<T>(&self, callback: Callback, action: impl Fn(&Self) -> T) {
+        if self.callback == callback {
+            action(self);
+        }
+    }
+
     /// The address of the miniport's own memory at this offset.
     pub(super) fn own(&self, offset: usize) -> usize {
         self.miniport.memory.address() + offset

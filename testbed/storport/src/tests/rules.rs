@@ -304,24 +304,19 @@ fn cases() -> Vec<Case> {
         LockDpc "NULL by StorPortAcquireSpinLockEx" [HwBuildIo]:
             |c| c.acquire_ex(DpcLock, 0, 0) => |c| c.take_ex(&[DpcLock]);
         LockMsiMode "taken" []:
-            |c| match c.callback {
-                HwFindAdapter => share_interrupt_lock(c),
-                HwBuildIo => c.take_messages(&[0]),
-                _ => {}
+            |c| {
+                c.at(HwFindAdapter, share_interrupt_lock);
+                c.at(HwBuildIo, |c| c.take_messages(&[0]));
             } =>
-            |c| match c.callback {
-                HwFindAdapter => share_interrupt_lock(c),
-                HwBuildIo => c.take(&[InterruptLock]),
-                _ => {}
+            |c| {
+                c.at(HwFindAdapter, share_interrupt_lock);
+                c.at(HwBuildIo, |c| c.take(&[InterruptLock]));
             };
         LockMsiMode "released" []:
-            |c| match c.callback {
-                HwFindAdapter => share_interrupt_lock(c),
-                HwBuildIo => {
-                    c.release_message(0, irql::DISPATCH.into());
-                }
-                _ => {}
-            } => |c| { if c.callback == HwBuildIo { c.take_messages(&[0]); } };
+            |c| {
+                c.at(HwFindAdapter, share_interrupt_lock);
+                c.at(HwBuildIo, |c| { c.release_message(0, irql::DISPATCH.into()); });
+            } => |c| c.at(HwBuildIo, |c| c.take_messages(&[0]));
         LockMsiMessage "a message that the adapter does not have" [HwBuildIo]:
             |c| c.take_messages(&[2]) => |c| c.take_messages(&[1]);
         LockIrql "DpcLevelLock at PASSIVE_LEVEL" [HwAdapterControl => HwDpcRoutine]:
@@ -420,19 +415,13 @@ fn cases() -> Vec<Case> {
         LockNested "messages' locks" [HwBuildIo]:
             |c| c.take_messages(&[0, 1]) => |c| { c.take_messages(&[0]); c.take_messages(&[1]); };
         LockThreadedDpc "in an ordinary DPC" []:
-            |c| match c.callback {
-                HwStartIo => {
-                    c.issue_dpc(c.own(FIRST_DPC), 0, 0);
-                }
-                HwDpcRoutine => c.take_ex(&[ThreadedDpcLock]),
-                _ => {}
+            |c| {
+                c.at(HwStartIo, |c| { c.issue_dpc(c.own(FIRST_DPC), 0, 0); });
+                c.at(HwDpcRoutine, |c| c.take_ex(&[ThreadedDpcLock]));
             } =>
-            |c| match c.callback {
-                HwStartIo => {
-                    c.issue_dpc(c.own(THREADED_DPC), 0, 0);
-                }
-                HwDpcRoutine => c.take_ex(&[ThreadedDpcLock]),
-                _ => {}
+            |c| {
+                c.at(HwStartIo, |c| { c.issue_dpc(c.own(THREADED_DPC), 0, 0); });
+                c.at(HwDpcRoutine, |c| c.take_ex(&[ThreadedDpcLock]));
             };
         LockReleaseOrder "a DPC's lock before Interrupt" [HwBuildIo]:
             |c| {
@@ -467,7 +456,7 @@ fn cases() -> Vec<Case> {
             };
         StopAtDirql "a lock" []:
             |c| { if c.is_stop() { c.take(&[InterruptLock]); } } =>
-            |c| { if c.callback == HwBuildIo { c.take(&[InterruptLock]); } };
+            |c| c.at(HwBuildIo, |c| c.take(&[InterruptLock]));
         StopAtDirql "a lock in ScsiRestartAdapter" [] on Sleep:
             |c| { if c.is_control(control::ScsiRestartAdapter) { c.take(&[StartIoLock]); } } =>
             NOTHING;
@@ -480,10 +469,9 @@ fn cases() -> Vec<Case> {
                 HwAdapterControl if c.is_stop() => c.free_pool(c.noted()),
                 _ => {}
             } =>
-            |c| match c.callback {
-                HwPassiveInitialize => c.note(c.allocate_pool()),
-                HwBuildIo => c.free_pool(c.noted()),
-                _ => {}
+            |c| {
+                c.at(HwPassiveInitialize, |c| c.note(c.allocate_pool()));
+                c.at(HwBuildIo, |c| c.free_pool(c.noted()));
             };
         LockInDumpMode "Interrupt" [HwStartIo] on Dump: INTERRUPT => NOTHING;
         LockInDumpMode "StorPortSynchronizeAccess" [HwStartIo] on Dump:
@@ -491,11 +479,10 @@ fn cases() -> Vec<Case> {
         DdiCallback "StorPortEnablePassiveInitialization" [HwPassiveInitialize => HwInitialize]:
             |c| c.enable_passive_initialization();
         DdiCallback "StorPortFreeDeviceBase" []:
-            |c| match c.callback {
-                HwFindAdapter => c.note(c.map(0xFE00_0000, 4096)),
-                HwPassiveInitialize => c.unmap(c.noted()),
-                _ => {}
-            } => |c| { if c.callback == HwFindAdapter { c.unmap(c.map(0xFE00_0000, 4096)); } };
+            |c| {
+                c.at(HwFindAdapter, |c| c.note(c.map(0xFE00_0000, 4096)));
+                c.at(HwPassiveInitialize, |c| c.unmap(c.noted()));
+            } => |c| c.at(HwFindAdapter, |c| c.unmap(c.map(0xFE00_0000, 4096)));
         DdiCallback "StorPortGetBusData" [HwPassiveInitialize => HwFindAdapter]: GET_BUS_DATA;
         DdiCallback "StorPortSetBusDataByOffset" [HwAdapterControl => HwFindAdapter]: SET_BUS_DATA;
         DdiCallback "StorPortGetMSIInfo" [HwMSInterruptRoutine => HwInitialize]:
@@ -674,15 +661,13 @@ fn cases() -> Vec<Case> {
             |c| c.structure().set(init::AddressTypeFlags, 2) =>
             |c| c.structure().set(init::AddressTypeFlags, 0);
         FindAdapter "MaxIOsPerLun above 255 for SCSI_REQUEST_BLOCKs" []:
-            |c| match c.callback {
-                DriverEntry => take_old_requests(c),
-                HwFindAdapter => c.structure().set(info::MaxIOsPerLun, 256),
-                _ => {}
+            |c| {
+                c.at(DriverEntry, take_old_requests);
+                c.at(HwFindAdapter, |c| c.structure().set(info::MaxIOsPerLun, 256));
             } =>
-            |c| match c.callback {
-                DriverEntry => take_old_requests(c),
-                HwFindAdapter => c.structure().set(info::MaxIOsPerLun, 255),
-                _ => {}
+            |c| {
+                c.at(DriverEntry, take_old_requests);
+                c.at(HwFindAdapter, |c| c.structure().set(info::MaxIOsPerLun, 255));
             };
         FindAdapter "NumberOfPhysicalBreaks is 0" [HwFindAdapter]:
             |c| c.structure().set(info::NumberOfPhysicalBreaks, 0) => NOTHING;
