@@ -130,7 +130,8 @@ impl Comparison<'_> {
         let leaves = self.bindings.leaves(structure);
         for leaf in &leaves {
             let name = format!("{structure}.{}", leaf.name);
-            let Some(field) = expected.fields.get(&leaf.name) else {
+            let field = expected.fields.get(&leaf.name);
+            let Some((field, size)) = field.and_then(|field| Some((field, field.size?))) else {
                 self.unknown(&name);
                 continue;
             };
@@ -139,7 +140,7 @@ impl Comparison<'_> {
             self.assert(&offset_of, field.offset);
             self.assert(
                 &format!("size_of::<{}>()", leaf.ty),
-                usize::try_from(field.size).unwrap_or(0),
+                usize::try_from(size).unwrap_or(0),
             );
         }
         let names: BTreeSet<&str> = leaves.iter().map(|leaf| leaf.name.as_str()).collect();

@@ -28,8 +28,8 @@ pub struct Struct {
 #[derive(Deserialize)]
 pub struct Field {
     pub offset: usize,
-    /// 0 or less means an array without a length.
-    pub size: i64,
+    /// 0 or less means an array without a length. A bit-field has none.
+    pub size: Option<i64>,
 }
 
 #[derive(Deserialize)]
