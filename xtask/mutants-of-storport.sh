@@ -1,18 +1,21 @@
 #!/bin/sh
 # What cargo-mutants calls instead of cargo for crates/storport. The crate is built only for
-# Windows, and has no tests for the host. The models in cross/models test it: loom its file
-# state.rs, and Miri the whole crate.
+# Windows. cross/models tests its file state.rs, on one thread and by loom, and the whole crate
+# by Miri. The quickest comes first.
 set -eu
 
-models="--manifest-path cross/Cargo.toml --package ferrostor-models"
 case "$1 $2" in
 "test --no-run") run=--no-run ;;
 "test "*) run= ;;
 *) exec cargo "$@" ;;
 esac
 
-# shellcheck disable=SC2086 # the words of $models are arguments
-RUSTFLAGS="--cfg loom" cargo test $run $models --target-dir target/loom --test state -- holds
-# shellcheck disable=SC2086
-MIRIFLAGS=-Zmiri-permissive-provenance exec rustup run nightly cargo miri test $run $models \
+models() {
+    # shellcheck disable=SC2086 # no argument if it is empty
+    "$@" $run --manifest-path cross/Cargo.toml --package ferrostor-models
+}
+
+models cargo test --target-dir target/models --test phases
+models env RUSTFLAGS="--cfg loom" cargo test --target-dir target/loom --test state
+models env MIRIFLAGS=-Zmiri-permissive-provenance rustup run nightly cargo miri test \
     --target-dir target/miri --target x86_64-pc-windows-msvc --test callbacks

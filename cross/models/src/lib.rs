@@ -4,16 +4,13 @@
 //!   several threads under Miri, for the driver's own target. `tests/ferrostor` does the same
 //!   with the driver itself and a virtio disk.
 //! - `state` is `crates/storport/src/state.rs`, which has the state that callbacks share without
-//!   a lock. In `tests/state.rs`, loom tries every order of its steps. Each model also fails for
-//!   a faulty copy of the file.
-//!
-//! Without Miri or loom this crate is empty.
+//!   a lock. `tests/phases.rs` tests it on one thread. In `tests/state.rs`, loom tries every
+//!   order of its steps. Each model also fails for a faulty copy of the file.
 #![cfg_attr(all(miri, windows), feature(c_variadic))]
 
 #[cfg(all(miri, windows))]
 pub mod port;
 
-#[cfg(loom)]
 #[path = "../../../crates/storport/src/state.rs"]
 pub mod state;
 
