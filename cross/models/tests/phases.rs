@@ -5,6 +5,7 @@
 use ferrostor_models::state::{DpcKind, DpcRun, Issue, MAX_DPCS, State};
 
 type Step = fn(&State);
+type Question = fn(&State) -> bool;
 
 const FIND: Step = |state| assert!(state.begin_find());
 const FOUND: Step = |state| state.end_find(true);
@@ -25,7 +26,7 @@ const RESTARTED: Step = |state| assert_eq!(state.end_restart(true).count(), 0);
 const NOT_RESTARTED: Step = |state| assert_eq!(state.end_restart(false).count(), 0);
 
 /// The questions that callbacks ask, by name.
-const QUESTIONS: [(&str, fn(&State) -> bool); 9] = [
+const QUESTIONS: [(&str, Question); 9] = [
     ("find", State::begin_find),
     ("initialize", State::begin_initialize),
     ("passive", State::begin_passive),
