@@ -260,86 +260,49 @@ mod tests {
 
     #[test]
     fn a_few_wrong_bits_are_counted_and_placed_wherever_they_are() {
-        for byte in [0, 9, 17, 30, 200, 511] {
-            assert_eq!(
-                damage(|bytes| bytes[byte] ^= 0x81),
-                Damage::Flipped {
-                    bits: 2,
-                    first: byte
-                }
-            );
+        for first in [0, 9, 17, 30, 200, 511] {
+            let flipped = Damage::Flipped { bits: 2, first };
+            assert_eq!(damage(|bytes| bytes[first] ^= 0x81), flipped);
         }
     }
 
     #[test]
-    fn the_stamp_of_another_sector_is_misplaced() {
-        let other = Stamp {
-            sector: 1001,
-            generation: 3,
-            ..STAMP
+    fn each_damage_is_told_from_the_others() {
+        let stamp = |change: fn(&mut Stamp)| {
+            let mut stamp = STAMP;
+            change(&mut stamp);
+            stamp.bytes()
         };
-        assert_eq!(
-            damage(|bytes| *bytes = other.bytes()),
-            Damage::Misplaced {
-                sector: 1001,
-                generation: 3
-            }
-        );
-    }
-
-    #[test]
-    fn the_stamp_of_an_earlier_write_is_stale() {
-        let other = Stamp {
-            generation: 6,
-            ..STAMP
-        };
-        assert_eq!(
-            damage(|bytes| *bytes = other.bytes()),
-            Damage::Stale { generation: 6 }
-        );
-    }
-
-    #[test]
-    fn the_stamp_of_another_pass_is_recognised_by_its_seed() {
-        let other = Stamp { seed: 9, ..STAMP };
-        assert_eq!(
-            damage(|bytes| *bytes = other.bytes()),
-            Damage::OtherPass { seed: 9 }
-        );
-    }
-
-    #[test]
-    fn a_sector_of_two_writes_is_torn_where_they_meet() {
-        let older = Stamp {
-            generation: 6,
-            ..STAMP
+        let misplaced = stamp(|stamp| (stamp.sector, stamp.generation) = (1001, 3));
+        let older = stamp(|stamp| stamp.generation = 6);
+        let other = stamp(|stamp| stamp.seed = 9);
+        for (range, data, expected) in [
+            (
+                0..512,
+                &misplaced,
+                Damage::Misplaced {
+                    sector: 1001,
+                    generation: 3,
+                },
+            ),
+            (0..512, &older, Damage::Stale { generation: 6 }),
+            (0..512, &other, Damage::OtherPass { seed: 9 }),
+            (256..512, &older, Damage::Torn { at: 256 }),
+            (0..128, &older, Damage::Torn { at: 128 }),
+            (64..512, &[0; SECTOR], Damage::Torn { at: 64 }),
+            (
+                100..164,
+                &[0xEE; SECTOR],
+                Damage::Overwritten {
+                    first: 100,
+                    end: 164,
+                },
+            ),
+            (0..512, &[0; SECTOR], Damage::Zeros),
+            (0..512, &[0xA5; SECTOR], Damage::Foreign),
+        ] {
+            let found = damage(|bytes| bytes[range.clone()].copy_from_slice(&data[range.clone()]));
+            assert_eq!(found, expected, "{range:?}");
         }
-        .bytes();
-        assert_eq!(
-            damage(|bytes| bytes[256..].copy_from_slice(&older[256..])),
-            Damage::Torn { at: 256 }
-        );
-        assert_eq!(
-            damage(|bytes| bytes[..128].copy_from_slice(&older[..128])),
-            Damage::Torn { at: 128 }
-        );
-        assert_eq!(damage(|bytes| bytes[64..].fill(0)), Damage::Torn { at: 64 });
-    }
-
-    #[test]
-    fn something_in_the_middle_is_an_overwritten_part() {
-        assert_eq!(
-            damage(|bytes| bytes[100..164].fill(0xEE)),
-            Damage::Overwritten {
-                first: 100,
-                end: 164
-            }
-        );
-    }
-
-    #[test]
-    fn zeros_and_foreign_contents_are_lost() {
-        assert_eq!(damage(|bytes| bytes.fill(0)), Damage::Zeros);
-        assert_eq!(damage(|bytes| bytes.fill(0xA5)), Damage::Foreign);
     }
 }

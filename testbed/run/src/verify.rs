@@ -124,38 +124,24 @@ pub fn verify(
             settings.bytes
         )));
     }
-    let plan = Plan::new(
-        settings.seed,
-        disk.bytes() / SECTOR as u64,
-        u64::from(block_bytes) / SECTOR as u64,
-        settings.bytes / SECTOR as u64,
-    );
-    let sectors = |steps: &[Step]| -> u64 {
-        steps
-            .iter()
-            .map(|step| step.extent().end - step.extent().start)
-            .sum()
-    };
+    let plan = plan(disk, settings);
     let compared = image.map_or(0, |_| settings.bytes);
-    progress.set_length(SECTOR as u64 * sectors(&plan.steps) + compared);
-    let pass = Arc::new(Pass {
-        block_sectors: u64::from(block_bytes) / SECTOR as u64,
-        seed: settings.seed,
-        untouched: match image {
-            Some(image) => contents(image, &plan.untouched)?,
-            None => BTreeMap::new(),
-        },
-        progress: progress.clone(),
-        failures: Arc::clone(disk.failures()),
-        state: Mutex::new(State {
-            waiting: plan.steps.iter().cloned().collect(),
-            in_flight: Vec::new(),
-            expected: Expected::of(&plan),
-            findings: Findings::new(settings.seed, block_bytes),
-            error: None,
-            failed: 0,
-        }),
-    });
+    progress.set_length(bytes_of_all(&plan.steps) + compared);
+    let untouched = match image {
+        Some(image) => contents(image, &plan.untouched)?,
+        None => BTreeMap::new(),
+    };
+    let pass = Pass {
+        untouched,
+        ..Pass::new(
+            disk,
+            settings,
+            progress,
+            plan.steps.clone(),
+            Expected::of(&plan),
+        )
+    };
+    let pass = Arc::new(pass);
     run(disk, &pass, settings)?;
     match disk.flush() {
         Err(DiskError::Command(error)) => {
@@ -196,46 +182,36 @@ pub fn read_again(
     settings: Settings,
     progress: &ProgressBar,
 ) -> Result<Findings, VerifyError> {
-    let block_sectors = u64::from(disk.facts().block_bytes) / SECTOR as u64;
-    let plan = Plan::new(
-        settings.seed,
-        disk.bytes() / SECTOR as u64,
-        block_sectors,
-        settings.bytes / SECTOR as u64,
-    );
+    let mut plan = plan(disk, settings);
     let mut expected = Expected::of(&plan);
-    let mut waiting = VecDeque::new();
-    for step in plan.steps {
-        match step {
-            // Writes to the same sector are performed in the order of the plan.
-            Step::Write { extent, generation } => expected.set(&extent, generation),
-            Step::Read { .. } => waiting.push_back(step),
+    plan.steps.retain(|step| match step {
+        // Writes to the same sector are performed in the order of the plan.
+        Step::Write { extent, generation } => {
+            expected.set(extent, *generation);
+            false
         }
-    }
-    progress.set_length(
-        waiting
-            .iter()
-            .map(|step| u64::from(bytes_of(step.extent())))
-            .sum(),
-    );
-    let pass = Arc::new(Pass {
-        block_sectors,
-        seed: settings.seed,
-        untouched: BTreeMap::new(),
-        progress: progress.clone(),
-        failures: Arc::clone(disk.failures()),
-        state: Mutex::new(State {
-            waiting,
-            in_flight: Vec::new(),
-            expected,
-            findings: Findings::new(settings.seed, disk.facts().block_bytes),
-            error: None,
-            failed: 0,
-        }),
+        Step::Read { .. } => true,
     });
+    progress.set_length(bytes_of_all(&plan.steps));
+    let pass = Arc::new(Pass::new(disk, settings, progress, plan.steps, expected));
     run(disk, &pass, settings)?;
     let mut state = pass.state();
     Ok(std::mem::take(&mut state.findings))
+}
+
+fn plan(disk: &Disk, settings: Settings) -> Plan {
+    let sectors = |bytes: u64| bytes / SECTOR as u64;
+    Plan::new(
+        settings.seed,
+        sectors(disk.bytes()),
+        sectors(disk.facts().block_bytes.into()),
+        sectors(settings.bytes),
+    )
+}
+
+fn bytes_of_all(steps: &[Step]) -> u64 {
+    let bytes = steps.iter().map(|step| u64::from(bytes_of(step.extent())));
+    bytes.sum()
 }
 
 /// Performs the steps through the driver.
@@ -340,6 +316,31 @@ struct State {
 }
 
 impl Pass {
+    fn new(
+        disk: &Disk,
+        settings: Settings,
+        progress: &ProgressBar,
+        steps: Vec<Step>,
+        expected: Expected,
+    ) -> Self {
+        let block_bytes = disk.facts().block_bytes;
+        Self {
+            block_sectors: u64::from(block_bytes) / SECTOR as u64,
+            seed: settings.seed,
+            untouched: BTreeMap::new(),
+            progress: progress.clone(),
+            failures: Arc::clone(disk.failures()),
+            state: Mutex::new(State {
+                waiting: steps.into(),
+                in_flight: Vec::new(),
+                expected,
+                findings: Findings::new(settings.seed, block_bytes),
+                error: None,
+                failed: 0,
+            }),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,12 +1,12 @@
 //! What the verify pass must find: each kind of wrong, told apart.
 
-use std::sync::{Arc, Mutex};
+use std::{os::unix::fs::FileExt, sync::Arc};
 
 use indicatif::ProgressBar;
 
 use super::{
-    Expected, Outcome, Pass, Settings, State, VerifyError,
-    findings::{Findings, Mismatch, Place},
+    Expected, Outcome, Pass, Settings, VerifyError,
+    findings::{Mismatch, Place},
     plan::{Extent, Plan, Step},
     verify,
 };
@@ -24,17 +24,26 @@ use testbed_storport::request::Direction;
 const DISK: u64 = 16 << 20;
 const VERIFIED: u64 = 4 << 20;
 
-fn run(port: FakePort) -> Result<Outcome, VerifyError> {
-    let image = port.disk.try_clone().expect("a second handle");
+const SETTINGS: Settings = Settings {
+    bytes: VERIFIED,
+    seed: 77,
+    cpus: 3,
+    buffer_bytes: 8 << 20,
+};
+
+fn disk(port: &Arc<FakePort>) -> Disk {
     let memory = Memory::new(32 << 20).expect("memory");
-    let disk = Disk::discover(Arc::new(port), &memory).expect("the fake is a disk");
-    let settings = Settings {
-        bytes: VERIFIED,
-        seed: 77,
-        cpus: 3,
-        buffer_bytes: 8 << 20,
-    };
-    verify(&disk, Some(&image), settings, &ProgressBar::hidden())
+    Disk::discover(port.clone(), &memory).expect("the fake is a disk")
+}
+
+fn run(port: FakePort) -> Result<Outcome, VerifyError> {
+    let port = Arc::new(port);
+    verify(
+        &disk(&port),
+        Some(&port.disk),
+        SETTINGS,
+        &ProgressBar::hidden(),
+    )
 }
 
 #[test]
@@ -46,18 +55,12 @@ fn where_failures_are_tolerated_the_rest_is_verified() {
             io.completion = failed(io.completion.clone(), 0x3, 0x0C);
         }
     });
-    let image = port.disk.try_clone().expect("a second handle");
-    let memory = Memory::new(32 << 20).expect("memory");
-    let disk = Disk::discover(Arc::new(port), &memory).expect("the fake is a disk");
+    let port = Arc::new(port);
+    let disk = disk(&port);
     disk.failures().tolerate();
-    let settings = Settings {
-        bytes: VERIFIED,
-        seed: 77,
-        cpus: 3,
-        buffer_bytes: 8 << 20,
-    };
 
-    let outcome = verify(&disk, Some(&image), settings, &ProgressBar::hidden()).expect("it ends");
+    let outcome = verify(&disk, Some(&port.disk), SETTINGS, &ProgressBar::hidden());
+    let outcome = outcome.expect("it ends");
 
     assert!(outcome.failed > 0);
     assert_eq!(outcome.findings.count(), 0);
@@ -122,28 +125,20 @@ fn a_disk_that_keeps_everything_shows_no_mismatch() {
 }
 
 #[test]
-fn blocks_of_four_kibibytes_are_verified_as_well() {
-    let outcome = run(FakePort::new(DISK, 4096)).expect("no transfer fails");
-    assert_eq!(outcome.findings.count(), 0);
-}
-
-#[test]
-fn transfers_that_the_adapter_cuts_to_pieces_are_verified_as_well() {
-    let port = FakePort {
+fn blocks_of_4_kib_short_transfers_and_old_contents_make_no_mismatch() {
+    let port = || FakePort::new(DISK, 512);
+    let cutting = FakePort {
         max_transfer_bytes: 24 << 10,
         max_physical_breaks: 5,
-        ..FakePort::new(DISK, 512)
+        ..port()
     };
-    let outcome = run(port).expect("no transfer fails");
-    assert_eq!(outcome.findings.count(), 0);
-}
-
-#[test]
-fn what_the_disk_held_before_does_not_matter() {
-    let port = FakePort::new(DISK, 512);
-    std::os::unix::fs::FileExt::write_all_at(&port.disk, &vec![0xA5; DISK as usize], 0)
-        .expect("the file takes it");
-    assert_eq!(run(port).expect("no transfer fails").findings.count(), 0);
+    let old = port();
+    let contents = vec![0xA5; DISK as usize];
+    old.disk.write_all_at(&contents, 0).expect("written");
+    for port in [FakePort::new(DISK, 4096), cutting, old] {
+        let outcome = run(port).expect("no transfer fails");
+        assert_eq!(outcome.findings.count(), 0);
+    }
 }
 
 #[test]
@@ -197,6 +192,8 @@ fn a_lost_first_write_leaves_what_was_there_before() {
     for damage in damages(&outcome, Place::Image) {
         assert_eq!(damage, Damage::Zeros);
     }
+    let text = outcome.findings.describe(10).join("\n");
+    assert!(!text.contains("torn"), "{text}");
 }
 
 #[test]
@@ -232,41 +229,20 @@ fn a_lost_rewrite_leaves_a_stale_generation() {
 }
 
 #[test]
-fn a_write_torn_inside_a_sector_is_torn() {
-    let outcome = found(once(Direction::Out, |io| {
-        let long = is_long(io, 4);
-        if long {
-            io.bytes[2 * SECTOR + 100..].fill(0);
-        }
-        long
-    }));
-
-    assert!(damages(&outcome, Place::Image).contains(&Damage::Torn { at: 100 }));
-}
-
-#[test]
-fn a_write_torn_between_sectors_is_called_torn() {
-    let outcome = found(once(Direction::Out, |io| {
-        let long = is_long(io, 8);
-        if long {
-            io.bytes[3 * SECTOR..].fill(0);
-        }
-        long
-    }));
-
-    let text = outcome.findings.describe(10).join("\n");
+fn a_write_torn_inside_a_sector_or_between_sectors_is_torn() {
+    let torn = |at: usize| {
+        found(once(Direction::Out, move |io| {
+            let long = is_long(io, 8);
+            if long {
+                io.bytes[at..].fill(0);
+            }
+            long
+        }))
+    };
+    let inside = torn(2 * SECTOR + 100);
+    assert!(damages(&inside, Place::Image).contains(&Damage::Torn { at: 100 }));
+    let text = torn(3 * SECTOR).findings.describe(10).join("\n");
     assert!(text.contains("the write is torn: "), "{text}");
-}
-
-#[test]
-fn a_write_lost_as_a_whole_is_not_called_torn() {
-    let outcome = found(once(Direction::Out, |io| {
-        io.bytes.fill(0);
-        true
-    }));
-
-    let text = outcome.findings.describe(10).join("\n");
-    assert!(!text.contains("torn"), "{text}");
 }
 
 #[test]
@@ -379,76 +355,39 @@ fn swapped_reads_are_misplaced() {
 }
 
 #[test]
-fn a_transfer_that_fails_ends_the_pass_with_its_error() {
-    let port = FakePort::new(DISK, 512).meddling(once(Direction::Out, |io| {
+fn what_a_pass_cannot_do_ends_it() {
+    let ends = |bytes, direction, meddle: fn(&mut Io)| {
+        let port = FakePort::new(bytes, 512).meddling(once(direction, move |io| {
+            meddle(io);
+            true
+        }));
+        run(port).expect_err("the pass ends").to_string()
+    };
+    let text = ends(DISK, Direction::Out, |io| {
         io.completion = failed(io.completion.clone(), 0x3, 0x0C);
-        true
-    }));
-
-    let error = run(port).expect_err("the write failed");
-    let text = error.to_string();
-    assert!(
-        text.starts_with("WRITE(10) of ") && text.contains("MEDIUM ERROR (3h), write error"),
-        "{text}"
-    );
-}
-
-#[test]
-fn a_short_transfer_that_claims_success_ends_the_pass() {
-    let port = FakePort::new(DISK, 512).meddling(once(Direction::In, |io| {
-        io.completion.transferred -= 1;
-        true
-    }));
-
-    let text = run(port).expect_err("the read was short").to_string();
+    });
+    assert!(text.starts_with("WRITE(10) of "), "{text}");
+    assert!(text.contains("MEDIUM ERROR (3h), write error"), "{text}");
+    let text = ends(DISK, Direction::In, |io| io.completion.transferred -= 1);
     assert!(text.contains("completed as a success, but"), "{text}");
-}
-
-#[test]
-fn a_completion_that_never_comes_ends_the_pass() {
-    let port = FakePort::new(DISK, 512).meddling(once(Direction::Out, |io| {
-        io.lost = true;
-        true
-    }));
-
-    assert!(matches!(run(port), Err(VerifyError::Undone(1..))));
-}
-
-#[test]
-fn more_than_the_disk_holds_is_refused() {
-    assert!(matches!(
-        run(FakePort::new(2 << 20, 512)),
-        Err(VerifyError::Length(_))
-    ));
-}
-
-#[test]
-fn no_stamped_disk_ends_its_first_sector_like_a_boot_record() {
-    let port = FakePort::new(DISK, 512);
-    let image = port.disk.try_clone().expect("a second handle");
-    run(port).expect("no transfer fails");
-
-    let mut sector = [0; SECTOR];
-    std::os::unix::fs::FileExt::read_exact_at(&image, &mut sector, 0).expect("a sector");
-    assert!(Stamp::found_in(&sector).is_some());
-    assert_ne!(sector[510..], [0x55, 0xAA]);
+    let text = ends(DISK, Direction::Out, |io| io.lost = true);
+    assert!(text.contains("completions were lost"), "{text}");
+    let text = ends(2 << 20, Direction::In, |_| {});
+    assert!(text.contains("more than the size of the disk"), "{text}");
 }
 
 #[test]
 fn the_disk_is_flushed_between_the_last_transfer_and_the_look_at_the_image() {
     let port = Arc::new(FakePort::new(DISK, 512));
-    let image = port.disk.try_clone().expect("a second handle");
-    let memory = Memory::new(32 << 20).expect("memory");
-    let disk = Disk::discover(port.clone(), &memory).expect("the fake is a disk");
-    let settings = Settings {
-        bytes: 1 << 20,
-        seed: 1,
-        cpus: 1,
-        buffer_bytes: 4 << 20,
-    };
 
-    verify(&disk, Some(&image), settings, &ProgressBar::hidden()).expect("no transfer fails");
+    let outcome = verify(
+        &disk(&port),
+        Some(&port.disk),
+        SETTINGS,
+        &ProgressBar::hidden(),
+    );
 
+    outcome.expect("no transfer fails");
     let last = port.commands(|_| true).last().map(|command| command.cdb[0]);
     assert_eq!(last, Some(opcode::SYNCHRONIZE_CACHE_10));
 }
@@ -459,17 +398,15 @@ fn without_an_image_what_reads_give_is_verified() {
         io.bytes[100] ^= 1;
         true
     }));
-    let memory = Memory::new(32 << 20).expect("memory");
-    let disk = Disk::discover(Arc::new(port), &memory).expect("the fake is a disk");
-    let settings = Settings {
-        bytes: VERIFIED,
-        seed: 77,
-        cpus: 1,
-        buffer_bytes: 8 << 20,
-    };
 
-    let outcome = verify(&disk, None, settings, &ProgressBar::hidden()).expect("no error");
+    let outcome = verify(
+        &disk(&Arc::new(port)),
+        None,
+        SETTINGS,
+        &ProgressBar::hidden(),
+    );
 
+    let outcome = outcome.expect("no error");
     assert!(!damages(&outcome, Place::Driver).is_empty());
     assert!(damages(&outcome, Place::Image).is_empty());
     assert_eq!(outcome.untouched, 0);
@@ -477,22 +414,15 @@ fn without_an_image_what_reads_give_is_verified() {
 
 /// A pass with only these steps to do.
 fn pass_of(steps: &[Step]) -> Pass {
-    let plan = Plan::new(1, 64, 1, 64);
-    Pass {
-        block_sectors: 1,
-        seed: 1,
-        untouched: std::collections::BTreeMap::new(),
-        progress: ProgressBar::hidden(),
-        failures: Arc::default(),
-        state: Mutex::new(State {
-            waiting: steps.iter().cloned().collect(),
-            in_flight: Vec::new(),
-            expected: Expected::of(&plan),
-            findings: Findings::new(1, 512),
-            failed: 0,
-            error: None,
-        }),
-    }
+    let disk = disk(&Arc::new(FakePort::new(64 * SECTOR as u64, 512)));
+    let expected = Expected::of(&Plan::new(1, 64, 1, 64));
+    Pass::new(
+        &disk,
+        SETTINGS,
+        &ProgressBar::hidden(),
+        steps.to_vec(),
+        expected,
+    )
 }
 
 #[test]
