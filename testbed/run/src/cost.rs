@@ -13,7 +13,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use clap::value_parser;
 
 pub use self::report::Cost;
-use self::workload::{Kind, Workload};
+use self::workload::{KINDS, Workload};
 use crate::{
     disk::{Disk, discovery::DiskError},
     run::{self, FunctionKind, TemporaryImageError},
@@ -129,13 +129,13 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
         .iter()
         .map(|depth| weight(*depth))
         .sum::<u64>();
-    progress.set_length(all * Kind::ALL.len() as u64);
-    for kind in Kind::ALL {
+    progress.set_length(all * KINDS.len() as u64);
+    for kind in KINDS {
         for &depth in &settings.depth {
             progress.inc(weight(depth));
             let in_flight = depth.min(adapter.queue_depth(unit.facts().address));
             if let Some(why) = workload.refusal(kind) {
-                cost.leave_out(kind.name(), depth, why);
+                cost.leave_out(kind.name, depth, why);
                 continue;
             }
             // The first batch does one-time work, such as growing a table.
@@ -148,8 +148,8 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
             let second = workload.run(kind, in_flight);
             let tallies = count::end();
             match first.or(second) {
-                None => cost.add(kind.name(), depth, in_flight, &tallies),
-                Some(why) => cost.leave_out(kind.name(), depth, why),
+                None => cost.add(kind.name, depth, in_flight, &tallies),
+                Some(why) => cost.leave_out(kind.name, depth, why),
             }
         }
     }

@@ -123,8 +123,8 @@ pub struct Sense {
 }
 
 impl Sense {
-    /// Decodes sense data in fixed (70h, 71h) or descriptor (72h, 73h) format. Returns `None`
-    /// for another format, or if the data is too short.
+    /// Decodes sense data in fixed format (70h, 71h), the one that a disk returns unless its
+    /// D_SENSE is changed. Returns `None` for another format, or if the data is too short.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let byte = |index: usize| bytes.get(index).copied();
@@ -138,29 +138,8 @@ impl Sense {
                     .filter(|_| bytes[0] & 0x80 != 0)
                     .map(big_endian),
             }),
-            0x72 | 0x73 => Some(Self {
-                key: byte(1)? & 0x0F,
-                code: byte(2)?,
-                qualifier: byte(3)?,
-                information: Self::information_descriptor(bytes),
-            }),
             _ => None,
         }
-    }
-
-    /// The information descriptor (SPC-5, 4.4.2.2), if there is one.
-    fn information_descriptor(bytes: &[u8]) -> Option<u64> {
-        let additional = usize::from(*bytes.get(7)?);
-        let mut rest = bytes.get(8..)?;
-        rest = &rest[..additional.min(rest.len())];
-        while let [kind, length, ..] = *rest {
-            let descriptor = rest.get(..2 + usize::from(length))?;
-            if kind == 0 && length >= 0x0A && descriptor[2] & 0x80 != 0 {
-                return descriptor.get(4..12).map(big_endian);
-            }
-            rest = &rest[descriptor.len()..];
-        }
-        None
     }
 }
 
@@ -268,33 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn descriptor_sense_is_decoded_and_its_information_found_behind_other_descriptors() {
-        let mut bytes = vec![0x72, 0x05, 0x21, 0x00, 0, 0, 0, 16];
-        bytes.extend([0x03, 0x02, 0, 7]);
-        bytes.extend([0x00, 0x0A, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
-
-        assert_eq!(
-            Sense::decode(&bytes),
-            Some(Sense {
-                key: 0x05,
-                code: 0x21,
-                qualifier: 0,
-                information: Some(0x0102)
-            })
-        );
-    }
-
-    #[test]
     fn truncated_or_foreign_bytes_are_no_sense_and_no_panic() {
-        assert_eq!(Sense::decode(&[]), None);
-        assert_eq!(Sense::decode(&[0x70]), None);
-        assert_eq!(Sense::decode(&[0x72, 5]), None);
-        assert_eq!(Sense::decode(&[0x00; 18]), None);
-        let descriptor = [0x72, 0x05, 0x21, 0x00, 0, 0, 0, 255, 0x00, 0x0A, 0x80];
-        assert_eq!(
-            Sense::decode(&descriptor).and_then(|sense| sense.information),
-            None
-        );
+        for bytes in [&[][..], &[0x70], &[0x72, 5, 0x21, 0], &[0x00; 18]] {
+            assert_eq!(Sense::decode(bytes), None);
+        }
     }
 
     #[test]

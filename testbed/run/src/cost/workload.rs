@@ -32,52 +32,36 @@ pub(super) const DEEPEST: u32 = 256;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A kind of request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Read4K,
-    Write4K,
-    Read64K,
-    Write64K,
-    ForcedWrite4K,
-    Flush,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    /// 0 for a flush.
+    bytes: u32,
+    operation: Operation,
+    medium: Medium,
 }
 
-impl Kind {
-    pub(super) const ALL: [Self; 6] = [
-        Self::Read4K,
-        Self::Write4K,
-        Self::Read64K,
-        Self::Write64K,
-        Self::ForcedWrite4K,
-        Self::Flush,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Read4K => "READ 4 KiB",
-            Self::Write4K => "WRITE 4 KiB",
-            Self::Read64K => "READ 64 KiB in 16 segments",
-            Self::Write64K => "WRITE 64 KiB in 16 segments",
-            Self::ForcedWrite4K => "WRITE 4 KiB with FUA",
-            Self::Flush => "SYNCHRONIZE CACHE",
-        }
-    }
-
-    fn bytes(self) -> u32 {
-        match self {
-            Self::Read4K | Self::Write4K | Self::ForcedWrite4K => 4 << 10,
-            Self::Read64K | Self::Write64K => LONGEST,
-            Self::Flush => 0,
-        }
-    }
-
-    fn operation(self) -> Operation {
-        match self {
-            Self::Read4K | Self::Read64K => Operation::Read,
-            _ => Operation::Write,
-        }
+const fn kind(name: &'static str, bytes: u32, operation: Operation, medium: Medium) -> Kind {
+    Kind {
+        name,
+        bytes,
+        operation,
+        medium,
     }
 }
+
+pub(super) const KINDS: [Kind; 6] = {
+    use Medium::{Cached, ForceUnitAccess};
+    use Operation::{Read, Write};
+    [
+        kind("READ 4 KiB", 4 << 10, Read, Cached),
+        kind("WRITE 4 KiB", 4 << 10, Write, Cached),
+        kind("READ 64 KiB in 16 segments", LONGEST, Read, Cached),
+        kind("WRITE 64 KiB in 16 segments", LONGEST, Write, Cached),
+        kind("WRITE 4 KiB with FUA", 4 << 10, Write, ForceUnitAccess),
+        kind("SYNCHRONIZE CACHE", 0, Write, Cached),
+    ]
+};
 
 /// Sends batches of requests.
 pub(super) struct Workload {
@@ -118,17 +102,17 @@ impl Workload {
     pub(super) fn refusal(&self, kind: Kind) -> Option<String> {
         let limits = self.adapter.limits();
         let most = limits.max_transfer_bytes;
-        let segments = kind.bytes().div_ceil(4096);
-        if kind == Kind::ForcedWrite4K && !self.forced {
+        let segments = kind.bytes.div_ceil(4096);
+        if kind.medium == Medium::ForceUnitAccess && !self.forced {
             Some("the disk does not support forced unit access (DPOFUA is 0)".to_owned())
-        } else if kind.bytes() > most {
+        } else if kind.bytes > most {
             Some(format!("the driver transfers at most {most} bytes"))
         } else if segments > limits.max_physical_breaks {
             Some(format!(
                 "the driver takes at most {} segments",
                 limits.max_physical_breaks
             ))
-        } else if u64::from(kind.bytes()) > self.blocks * u64::from(self.block_bytes) {
+        } else if u64::from(kind.bytes) > self.blocks * u64::from(self.block_bytes) {
             Some("the request is longer than the disk".to_owned())
         } else {
             None
@@ -159,24 +143,19 @@ impl Workload {
     }
 
     fn request(&self, kind: Kind, number: u32) -> Request {
-        let command = match kind {
-            Kind::Flush => Command::synchronize_cache(),
-            _ => {
-                let blocks = kind.bytes() / self.block_bytes;
-                let places = (self.blocks / u64::from(blocks)).max(1);
-                let lba = u64::from(number) % places * u64::from(blocks);
-                let medium = match kind {
-                    Kind::ForcedWrite4K => Medium::ForceUnitAccess,
-                    _ => Medium::Cached,
-                };
-                Command::transfer(kind.operation(), lba, blocks, medium)
-            }
+        let command = if kind.bytes == 0 {
+            Command::synchronize_cache()
+        } else {
+            let blocks = kind.bytes / self.block_bytes;
+            let places = (self.blocks / u64::from(blocks)).max(1);
+            let lba = u64::from(number) % places * u64::from(blocks);
+            Command::transfer(kind.operation, lba, blocks, kind.medium)
         };
-        let data = (kind.bytes() > 0).then(|| Data {
+        let data = (kind.bytes > 0).then(|| Data {
             block: Arc::clone(&self.buffers),
             offset: (number * LONGEST) as usize,
-            bytes: kind.bytes(),
-            direction: kind.operation().direction(),
+            bytes: kind.bytes,
+            direction: kind.operation.direction(),
         });
         Request {
             timeout: PATIENCE,
@@ -244,7 +223,7 @@ impl Pump {
         if Instant::now() > self.until {
             trap::stop_machine(format_args!(
                 "{} was not completed within {} s",
-                self.kind.name(),
+                self.kind.name,
                 PATIENCE.as_secs()
             ));
         }

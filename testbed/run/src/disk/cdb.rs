@@ -134,20 +134,9 @@ impl Command {
     /// REPORT LUNS.
     #[must_use]
     pub fn report_luns(allocation: u8) -> Self {
-        Self::new([
-            opcode::REPORT_LUNS,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            allocation,
-            0,
-            0,
-        ])
+        let mut bytes = [0; 12];
+        (bytes[0], bytes[9]) = (opcode::REPORT_LUNS, allocation);
+        Self::new(bytes)
     }
 
     /// SYNCHRONIZE CACHE(10) of the whole disk.
@@ -247,34 +236,19 @@ mod tests {
 
     #[test]
     fn a_transfer_takes_ten_bytes_as_long_as_they_can_say_it() {
-        let command = Command::transfer(Operation::Read, 0x0102_0304, 0x0506, Medium::Cached);
-
-        assert_eq!(command.length, 10);
-        assert_eq!(command.cdb[..10], [0x28, 0, 1, 2, 3, 4, 0, 5, 6, 0]);
-    }
-
-    #[test]
-    fn a_transfer_that_ends_beyond_32_bits_takes_sixteen_bytes() {
-        let last_short = Command::transfer(Operation::Write, 0xFFFF_FFFE, 2, Medium::Cached);
-        let first_long = Command::transfer(Operation::Write, 0xFFFF_FFFE, 3, Medium::Cached);
-
-        assert_eq!((last_short.length, last_short.cdb[0]), (10, 0x2A));
-        assert_eq!((first_long.length, first_long.cdb[0]), (16, 0x8A));
-        assert_eq!(first_long.extent(), Some((0xFFFF_FFFE, 3)));
-    }
-
-    #[test]
-    fn a_transfer_of_more_than_65535_blocks_takes_sixteen_bytes() {
-        let command = Command::transfer(Operation::Read, 7, 65536, Medium::Cached);
-
-        assert_eq!((command.length, command.cdb[0]), (16, 0x88));
-        assert_eq!(command.extent(), Some((7, 65536)));
-    }
-
-    #[test]
-    fn force_unit_access_is_bit_three_of_byte_one() {
-        for lba in [0, 1 << 40] {
-            let command = Command::transfer(Operation::Write, lba, 1, Medium::ForceUnitAccess);
+        let short = Command::transfer(Operation::Read, 0x0102_0304, 0x0506, Medium::Cached);
+        assert_eq!(short.length, 10);
+        assert_eq!(short.cdb[..10], [0x28, 0, 1, 2, 3, 4, 0, 5, 6, 0]);
+        for (lba, blocks, length, opcode) in [
+            (0xFFFF_FFFE, 2, 10, 0x2A),
+            (0xFFFF_FFFE, 3, 16, 0x8A),
+            (7, 65535, 10, 0x2A),
+            (7, 65536, 16, 0x8A),
+        ] {
+            let operation = Operation::Write;
+            let command = Command::transfer(operation, lba, blocks, Medium::ForceUnitAccess);
+            assert_eq!((command.length, command.cdb[0]), (length, opcode));
+            assert_eq!(command.extent(), Some((lba, blocks)));
             assert_eq!(command.cdb[1], 0x08);
         }
     }

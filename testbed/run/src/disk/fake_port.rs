@@ -174,28 +174,8 @@ impl FakePort {
 
     fn answer(&self, command: &Command, data: &Data, success: Completion) -> Completion {
         let last = self.disk.metadata().expect("a file").len() / u64::from(self.block_bytes) - 1;
-        let caching = [
-            0x08,
-            18,
-            if self.write_cache { 4 } else { 0 },
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-        ];
+        let mut caching = [0; 20];
+        caching[..3].copy_from_slice(&[0x08, 18, u8::from(self.write_cache) << 2]);
         let specific = if self.force_unit_access { 0x10 } else { 0 };
         let mut bytes = Vec::new();
         match (command.cdb[0], command.cdb[1] & 1, command.cdb[2]) {

@@ -132,78 +132,68 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::fake_port::failed, *};
 
-    fn completion(srb_status: u8, scsi_status: u8, sense: &[u8], transferred: u32) -> Completion {
+    fn completion(srb_status: u8, transferred: u32) -> Completion {
         Completion {
             token: 0,
             srb_status,
-            sense_valid: !sense.is_empty(),
-            scsi_status,
-            sense: sense.to_vec(),
+            sense_valid: false,
+            scsi_status: 0,
+            sense: Vec::new(),
             transferred,
             latency: Duration::ZERO,
         }
     }
 
-    fn sense(key: u8, code: u8, qualifier: u8) -> Vec<u8> {
-        let mut bytes = vec![0; 18];
-        bytes[0] = 0x70;
-        bytes[2] = key;
-        bytes[7] = 10;
-        bytes[12] = code;
-        bytes[13] = qualifier;
-        bytes
+    /// An error with this sense key and code.
+    fn error(key: u8, code: u8) -> Completion {
+        failed(completion(0, 0), key, code)
     }
 
     #[test]
-    fn a_success_of_the_right_length_is_no_failure() {
+    fn a_completion_is_a_failure_by_its_status_or_as_a_transfer_by_its_length() {
+        assert_eq!(Failure::transfer_of(&completion(0x01, 512), 512), None);
+        let short = Failure::Length {
+            transferred: 511,
+            expected: 512,
+        };
         assert_eq!(
-            Failure::transfer_of(&completion(0x01, 0, &[], 512), 512),
-            None
+            Failure::transfer_of(&completion(0x01, 511), 512),
+            Some(short)
         );
-    }
-
-    #[test]
-    fn a_success_of_another_length_is_a_failure_of_a_transfer() {
-        assert_eq!(
-            Failure::transfer_of(&completion(0x01, 0, &[], 511), 512),
-            Some(Failure::Length {
-                transferred: 511,
-                expected: 512
-            })
-        );
-        assert_eq!(Failure::status_of(&completion(0x12, 0, &[], 36)), None);
-    }
-
-    #[test]
-    fn a_success_with_check_condition_is_a_failure() {
-        assert!(Failure::status_of(&completion(0x01, 2, &[], 0)).is_some());
+        assert_eq!(Failure::status_of(&completion(0x12, 36)), None);
+        let checked = Completion {
+            scsi_status: 2,
+            ..completion(0x01, 0)
+        };
+        assert!(Failure::status_of(&checked).is_some());
     }
 
     #[test]
     fn attentions_resets_and_busy_are_worth_a_retry_and_refusals_are_not() {
-        let retried = |srb, scsi, sense: &[u8]| {
-            Failure::status_of(&completion(srb, scsi, sense, 0))
-                .is_some_and(|failure| failure.is_worth_a_retry())
-        };
-
-        assert!(retried(0x04, 2, &sense(6, 0x29, 0)));
-        assert!(retried(0x04, 2, &sense(0xB, 0, 0)));
-        assert!(retried(0x04, 2, &sense(2, 4, 1)));
-        assert!(retried(0x0E, 0, &[]));
-        assert!(retried(0x05, 0, &[]));
-        assert!(!retried(0x04, 2, &sense(5, 0x21, 0)));
-        assert!(!retried(0x04, 2, &sense(3, 0x11, 0)));
-        assert!(!retried(0x08, 0, &[]));
+        let mut becoming_ready = error(0x2, 0x04);
+        becoming_ready.sense[13] = 1;
+        for (completion, is_worth_a_retry) in [
+            (error(0x6, 0x29), true),
+            (error(0xB, 0), true),
+            (becoming_ready, true),
+            (completion(0x0E, 0), true),
+            (completion(0x05, 0), true),
+            (error(0x5, 0x21), false),
+            (error(0x3, 0x11), false),
+            (completion(0x08, 0), false),
+        ] {
+            let failure = Failure::status_of(&completion).expect("a failure");
+            assert_eq!(failure.is_worth_a_retry(), is_worth_a_retry, "{failure}");
+        }
     }
 
     #[test]
     fn an_error_names_the_command_both_statuses_and_the_sense() {
         let error = CommandError {
             command: Command::read_capacity_10(),
-            how: Failure::status_of(&completion(0x04, 2, &sense(5, 0x20, 0), 0))
-                .expect("it is a failure"),
+            how: Failure::status_of(&error(0x5, 0x20)).expect("a failure"),
         };
 
         assert_eq!(

@@ -74,16 +74,9 @@ fn transfer(
         }),
         result: None,
     };
-    let mut initiators = disk.run(vec![Box::new(single)]);
-    let single = initiators
-        .remove(0)
-        .into_any()
-        .downcast::<Single>()
-        .map(|single| single.result);
-    match single {
-        Ok(result) => result.expect("the transfer ended"),
-        Err(_) => panic!("another initiator came back"),
-    }
+    let single = disk.run(vec![Box::new(single)]).remove(0).into_any();
+    let single = single.downcast::<Single>().expect("the initiator");
+    single.result.expect("the transfer ended")
 }
 
 fn transfers(port: &FakePort) -> Vec<(u64, u32)> {
@@ -175,20 +168,13 @@ fn commands_that_a_disk_must_know_may_not_fail() {
 }
 
 #[test]
-fn a_unit_attention_is_asked_again() {
-    let port = FakePort {
-        attentions: AtomicU32::new(3),
+fn a_unit_attention_is_asked_again_and_an_endless_one_is_given_up() {
+    let attentive = |attentions| FakePort {
+        attentions: AtomicU32::new(attentions),
         ..FakePort::new(1 << 20, 512)
     };
-    discovered(port);
-}
-
-#[test]
-fn an_endless_unit_attention_is_given_up() {
-    let error = refused(FakePort {
-        attentions: AtomicU32::new(u32::MAX),
-        ..FakePort::new(1 << 20, 512)
-    });
+    discovered(attentive(3));
+    let error = refused(attentive(u32::MAX));
     assert!(error.to_string().contains("UNIT ATTENTION"), "{error}");
 }
 
@@ -202,10 +188,9 @@ fn a_long_transfer_is_cut_by_the_bytes_that_the_adapter_takes() {
     transfer(&disk, Operation::Write, Durability::Cached, 65536).expect("it succeeds");
 
     // 10000 bytes are 19 blocks; 128 blocks are six times that and 14.
-    let lengths: Vec<u32> = transfers(&port).iter().map(|extent| extent.1).collect();
-    let mut sorted = lengths.clone();
-    sorted.sort_unstable();
-    assert_eq!(sorted, [14, 19, 19, 19, 19, 19, 19]);
+    let mut lengths: Vec<u32> = transfers(&port).iter().map(|extent| extent.1).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [14, 19, 19, 19, 19, 19, 19]);
     let first = transfers(&port).iter().map(|extent| extent.0).min();
     assert_eq!(first, Some(8));
 }
@@ -264,19 +249,10 @@ fn write_through_is_a_flush_behind_all_pieces_where_the_disk_only_caches() {
 
     transfer(&disk, Operation::Write, Durability::Through, 16384).expect("it succeeds");
 
-    let last: Vec<u8> = port
-        .commands(|_| true)
-        .iter()
-        .rev()
-        .take(5)
-        .rev()
-        .map(|command| command.cdb[0])
-        .collect();
+    let codes: Vec<u8> = port.commands(|_| true).iter().map(|it| it.cdb[0]).collect();
     let write = opcode::WRITE_10;
-    assert_eq!(
-        last,
-        [write, write, write, write, opcode::SYNCHRONIZE_CACHE_10]
-    );
+    let expected = [write, write, write, write, opcode::SYNCHRONIZE_CACHE_10];
+    assert!(codes.ends_with(&expected), "{codes:02x?}");
 }
 
 #[test]

@@ -152,6 +152,11 @@ impl Limits {
         };
         (command, data)
     }
+
+    fn request(&self, slot: u32, from: u32, command: Command, data: Option<Data>) -> Request {
+        let token = u64::from(slot) << 32 | u64::from(from);
+        command.request(token, self.address, data)
+    }
 }
 
 /// The token's low half for the flush after a write: no piece begins there.
@@ -255,13 +260,6 @@ impl Table {
             at,
             latency: at - open.since,
         })
-    }
-}
-
-impl Limits {
-    fn request(&self, slot: u32, from: u32, command: Command, data: Option<Data>) -> Request {
-        let token = u64::from(slot) << 32 | u64::from(from);
-        command.request(token, self.address, data)
     }
 }
 

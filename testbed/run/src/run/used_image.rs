@@ -119,6 +119,14 @@ mod tests {
         image
     }
 
+    fn write(image: &File, bytes: &[u8], at: u64) {
+        image.write_all_at(bytes, at).expect("written");
+    }
+
+    fn foreign(image: &File) -> Option<u64> {
+        first_foreign(image, &ProgressBar::hidden()).expect("it is read")
+    }
+
     fn stamp(sector: u64) -> [u8; SECTOR] {
         let stamp = Stamp {
             sector,
@@ -131,23 +139,12 @@ mod tests {
     #[test]
     fn holes_zeros_and_stamps_are_not_foreign() {
         let image = blank(3 << 20);
-        assert_eq!(
-            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
-            None
-        );
+        assert_eq!(foreign(&image), None);
 
-        image.write_all_at(&vec![0; 1 << 20], 0).expect("written");
-        image
-            .write_all_at(&stamp(3000), 3000 * 512)
-            .expect("written");
-        assert_eq!(
-            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
-            None
-        );
-        assert_eq!(
-            first_foreign(&blank(512), &ProgressBar::hidden()).expect("it is read"),
-            None
-        );
+        write(&image, &vec![0; 1 << 20], 0);
+        write(&image, &stamp(3000), 3000 * 512);
+        assert_eq!(foreign(&image), None);
+        assert_eq!(foreign(&blank(512)), None);
     }
 
     #[test]
@@ -155,9 +152,9 @@ mod tests {
         const BYTES: u64 = 5 << 20;
         for at in [0, 3, 511, 512, 4086, 65_600, BYTES / 2 + 77, BYTES - 1] {
             let image = blank(BYTES);
-            image.write_all_at(&stamp(1), 512).expect("written");
-            image.write_all_at(&[1], at).expect("written");
-            let found = first_foreign(&image, &ProgressBar::hidden()).expect("it is read");
+            write(&image, &stamp(1), 512);
+            write(&image, &[1], at);
+            let found = foreign(&image);
             assert_eq!(found, Some(at - at % 512), "{at}");
         }
     }
@@ -165,9 +162,9 @@ mod tests {
     #[test]
     fn a_long_image_of_holes_is_looked_through_at_once() {
         let image = blank(1 << 40);
-        image.write_all_at(&[1], (1 << 40) - 1).expect("written");
+        write(&image, &[1], (1 << 40) - 1);
 
-        let found = first_foreign(&image, &ProgressBar::hidden()).expect("it is read");
+        let found = foreign(&image);
 
         assert_eq!(found, Some((1 << 40) - 512));
     }
@@ -175,35 +172,20 @@ mod tests {
     #[test]
     fn a_mark_holds_until_something_is_written() {
         let image = blank(1 << 20);
-        image
-            .write_all_at(b"a workload's data", 0)
-            .expect("written");
-        assert_eq!(
-            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
-            Some(0)
-        );
+        write(&image, b"a workload's data", 0);
+        assert_eq!(foreign(&image), Some(0));
 
         mark(&image).expect("it is ours");
-        assert_eq!(
-            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
-            None
-        );
+        assert_eq!(foreign(&image), None);
 
-        image
-            .write_all_at(b"somebody's data", 4096)
-            .expect("written");
-        assert_eq!(
-            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
-            Some(0)
-        );
+        write(&image, b"somebody's data", 4096);
+        assert_eq!(foreign(&image), Some(0));
     }
 
     #[test]
     fn a_mark_is_of_one_time_and_length() {
         let image = blank(1 << 20);
-        image
-            .write_all_at(b"a workload's data", 0)
-            .expect("written");
+        write(&image, b"a workload's data", 0);
         mark(&image).expect("it is ours");
         let time = image
             .metadata()
