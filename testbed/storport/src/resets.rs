@@ -168,16 +168,18 @@ impl Port {
         }));
     }
 
-    /// Extends the deadlines by the time since the last check, if the adapter is paused and the
-    /// settings suspend time-outs.
+    /// Extends the deadlines by the time since the last check, or since the request was sent, if
+    /// the adapter is paused and the settings suspend time-outs.
     fn suspend_time_outs(&self, now: u64) {
         let before = self.recovery.checked_at.swap(now, Ordering::Relaxed);
         let holds = self.settings.paused_time_outs == PausedTimeOuts::Stop
             && self.gate.is_closed_by(closed::PAUSED);
-        if holds && before != 0 {
+        if holds {
             for slot in self.srbs().slots() {
                 if slot.is_with_miniport() {
-                    slot.deadline.fetch_add(now - before, Ordering::Relaxed);
+                    let since = before.max(slot.sent.load(Ordering::Relaxed));
+                    let paused = now.saturating_sub(since);
+                    slot.deadline.fetch_add(paused, Ordering::Relaxed);
                 }
             }
         }
