@@ -26,7 +26,8 @@ const BUDGET: &str = "xtask/cost-budget.toml";
 
 const HELP: &str = "\
 The testbed single-steps the driver file, which takes about a minute. docs/cost.md
-describes the figures. The exit code is 0 if they were counted, else the testbed's.
+describes the figures. The exit code is 0 if the count succeeded, otherwise that of
+the testbed.
 
 Examples:
   cargo xtask cost

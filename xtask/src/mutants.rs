@@ -23,7 +23,8 @@ use crate::{
 
 const HELP: &str = "\
 cargo-mutants copies the sources to a temporary folder and changes them there, in one place
-at a time. Each change is a mutant. The tests of the package should fail for it.
+at a time. Each change is a mutant. The tests of the package should fail for it. The tests
+of storport are in cross/models, and need the nightly toolchain with Miri.
 
 The command fails if a mutant survives, or its tests do not end, and xtask/mutants.toml
 does not list it. Each entry of the list has its reason. The command also fails if the

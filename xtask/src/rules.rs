@@ -21,8 +21,8 @@ const CASES: &str = "crates/storport/tests/rules";
 const TESTBED: &str = "testbed/storport/src/violations.rs";
 
 const HELP: &str = "\
-Run the command after a change of a case in crates/storport/tests/rules, of a rule of
-the testbed, or of a row in docs/locking.md: a test fails if the page is out of date.
+Run the command after you change a case in crates/storport/tests/rules, a rule of the
+testbed, or a row in docs/locking.md. A test fails if the page is out of date.
 
 Examples:
   cargo xtask rules";

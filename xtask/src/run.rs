@@ -24,7 +24,7 @@ testbed. The most useful ones:
   --verify                enable all checks, and run one thread at a time in an order
                           that the seed determines
   --verify-bytes 64M      how much to write and read back before the workload
-  --seed N                repeat the run that printed this seed
+  --seed N                seed of the data; with --verify it repeats a whole run
   --seeds COUNT           with --verify: run COUNT seeds, starting at --seed; stop at
                           the first failure
   --restart N             power the adapter down and up N times before the workload

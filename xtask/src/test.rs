@@ -1,5 +1,5 @@
-//! `cargo xtask test`: runs the tests, in steps. A tier says which steps run, and how much a
-//! step does that can go on for as long as one likes.
+//! `cargo xtask test`: runs the tests, in steps. The tier selects the steps, and the number of
+//! seeds in steps that run seeds.
 
 use std::{
     fs, io,
@@ -50,11 +50,11 @@ pub struct Options {
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
 
-    /// Run only the steps that are quick
+    /// Run only the quick steps
     #[arg(long, conflicts_with_all = ["only", "full"])]
     quick: bool,
 
-    /// Run also what takes too long for every day
+    /// Also run what takes hours
     #[arg(long)]
     full: bool,
 
@@ -122,7 +122,7 @@ enum Step {
     DocCommands,
     /// QEMU and libvirt accept the virtual machines in the documentation
     DocMachines,
-    /// The tests notice every mutant of crates/{block,scsi,virtio} and storport's state that is not listed
+    /// The tests catch every mutant of crates/{block,scsi,virtio} and storport's state but the listed ones
     Mutants,
 }
 

@@ -53,12 +53,13 @@ Examples:
   testbed rules | grep -A2 lock-order";
 
 const WORKLOAD: &str = "\
-Workload: a few of diskspd's options, each once, with the values attached:
-  -b<size> bytes of an I/O        -r random, else sequential
-  -o<n> outstanding of a thread   -t<n> threads, which run on the CPUs in turn
-  -w<percent> writes              -Sw -Sh each write through the cache
-  -d<s> -W<s> duration, warm-up   -L latencies
---seed determines the offsets. The default is:";
+Workload: a few of diskspd's options, each at most once, with the value attached:
+  -b<size> bytes of an I/O           -r random offsets, not sequential
+  -o<n> I/Os in flight of a thread   -t<n> threads, distributed over the CPUs
+  -w<percent> writes                 -Sw or -Sh write-through
+  -d<s> measured seconds             -W<s> seconds of warm-up before them
+  -L print latencies
+--seed determines the random choices. The default is:";
 
 /// Loads the .sys file of a Storport miniport, and emulates Windows and the hardware
 /// under a load

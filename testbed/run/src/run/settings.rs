@@ -42,7 +42,7 @@ pub struct Settings {
     )]
     pub size: Size,
 
-    /// Number of virtual CPUs
+    /// Number of virtual CPUs, 1 to 64
     #[arg(long, value_name = "COUNT", default_value = "4", value_parser = value_parser!(u32).range(1..=64))]
     pub cpus: u32,
 
@@ -110,7 +110,7 @@ pub struct Settings {
     #[arg(long, hide = true)]
     pub check: bool,
 
-    /// Workload: -b8K -r -o32 -w30 -d10 -L
+    /// Options of the workload, such as -b8K -r -o32 -w30 -d10 -L
     #[arg(last = true, value_name = "WORKLOAD OPTIONS")]
     pub workload: Vec<String>,
 }
@@ -132,8 +132,8 @@ impl Settings {
 pub enum FunctionKind {
     /// Virtio disk
     VirtioBlk,
-    /// Only interrupts, for a driver with its own RAM disk: PCI 1234:BE11, see
-    /// testbed/devices/src/bell.rs
+    /// Device that only interrupts, for a driver with its own RAM disk: PCI 1234:BE11,
+    /// see testbed/devices/src/bell.rs
     Bell,
 }
 

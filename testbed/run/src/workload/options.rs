@@ -1,5 +1,4 @@
-//! The options of the workload: a few of diskspd's, with the meaning and the defaults that they
-//! have there.
+//! The options of the workload: a few of diskspd's options, with the same meaning and defaults.
 
 use clap::{ArgAction, Parser, value_parser};
 
@@ -36,8 +35,8 @@ pub struct Options {
     #[arg(short, value_name = "COUNT", default_value = "2",
           value_parser = value_parser!(u32).range(1..=MOST_OUTSTANDING))]
     pub outstanding: u32,
-    /// `-r`: random offsets, which are multiples of a block. Without it, the threads divide the
-    /// disk among themselves, and each starts with its part and goes on sequentially.
+    /// `-r`: random offsets, which are multiples of `-b`. Without it, each thread is sequential,
+    /// and starts in its own part of the disk.
     #[arg(short)]
     pub random: bool,
     /// `-w`: the percentage of writes.
@@ -54,11 +53,11 @@ pub struct Options {
     pub latency: bool,
 }
 
-/// An option of the workload is wrong, or is one of diskspd's that the testbed does not have.
+/// A workload option is wrong, or is an option of diskspd that the testbed does not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "workload option {option}: {why}: the testbed has few of diskspd's options, with the values \
-     attached (-b8K), and --help before the -- lists them"
+    "workload option {option}: {why}: the testbed has only a few of diskspd's options, with the \
+     value attached (-b8K); --help before the -- lists them"
 )]
 pub struct OptionError {
     option: String,
