@@ -32,8 +32,8 @@ an .iso, which can be attached to a virtual machine as a CD.
 
 Without --key or --pkcs12, the package is signed with a test key. The command
 generates the key on first use, in the folder FERROSTOR_SIGNING_DIR, or else in
-~/.local/share/ferrostor/test-signing. Windows accepts such a package only in
-test-signing mode: see docs/windows.md.
+ferrostor/test-signing in XDG_DATA_HOME (by default ~/.local/share). Windows accepts
+such a package only in test-signing mode: see docs/windows.md.
 
 SOURCE_DATE_EPOCH (seconds since 1970) sets the date of the package and of its
 signatures. The default is the date of the last commit, or the current time if Git
