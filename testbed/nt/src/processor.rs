@@ -9,6 +9,7 @@ use testbed_machine::{
 
 exports! {
     "KeQueryActiveProcessorCountEx" => ke_query_active_processor_count_ex,
+    "KeQueryActiveProcessors" => ke_query_active_processors,
     "KeQueryMaximumProcessorCountEx" => ke_query_active_processor_count_ex,
     "KeGetCurrentProcessorNumberEx" => ke_get_current_processor_number_ex,
     "KeGetCurrentIrql" => ke_get_current_irql,
@@ -43,6 +44,11 @@ extern "win64" fn ke_query_active_processor_count_ex(group: u16) -> u32 {
         0 | ALL_PROCESSOR_GROUPS => cpu::count(),
         _ => 0,
     }
+}
+
+/// A mask with a bit for each processor.
+extern "win64" fn ke_query_active_processors() -> u64 {
+    u64::MAX >> (64 - cpu::count().clamp(1, 64))
 }
 
 unsafe extern "win64" fn ke_get_current_processor_number_ex(number: *mut ProcessorNumber) -> u32 {
@@ -119,6 +125,7 @@ mod tests {
             count
         );
         assert_eq!(ke_query_active_processor_count_ex(1), 0);
+        assert_eq!(ke_query_active_processors().count_ones(), count);
         // SAFETY: the variable is never freed.
         let variable = unsafe { AtomicU8::from_ptr(count_variable() as *mut u8) };
         assert_eq!(u32::from(variable.load(Ordering::Relaxed)), count);

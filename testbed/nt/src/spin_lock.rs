@@ -18,7 +18,12 @@ exports! {
     "KeReleaseSpinLock" => ke_release_spin_lock,
     "KeAcquireSpinLockAtDpcLevel" => ke_acquire_spin_lock_at_dpc_level,
     "KeReleaseSpinLockFromDpcLevel" => ke_release_spin_lock_from_dpc_level,
+    "KeAcquireInStackQueuedSpinLock" => ke_acquire_in_stack_queued_spin_lock,
+    "KeReleaseInStackQueuedSpinLock" => ke_release_in_stack_queued_spin_lock,
 }
+
+/// KLOCK_QUEUE_HANDLE (`wdm.h`): the next entry of the queue, the lock, and the old IRQL.
+type LockQueueHandle = [usize; 3];
 
 thread_local! {
     /// Its address identifies the thread.
@@ -105,6 +110,23 @@ unsafe extern "win64" fn ke_release_spin_lock_from_dpc_level(lock: *mut usize) {
     unsafe { release(lock) };
 }
 
+unsafe extern "win64" fn ke_acquire_in_stack_queued_spin_lock(
+    lock: *mut usize,
+    handle: *mut LockQueueHandle,
+) {
+    // SAFETY: trusts the driver's arguments, as the kernel does.
+    let old_irql = unsafe { ke_acquire_spin_lock_raise_to_dpc(lock) };
+    // SAFETY: as above.
+    unsafe { handle.write([0, lock.expose_provenance(), old_irql.into()]) };
+}
+
+unsafe extern "win64" fn ke_release_in_stack_queued_spin_lock(handle: *const LockQueueHandle) {
+    // SAFETY: trusts the driver's arguments, as the kernel does.
+    let [_, lock, old_irql] = unsafe { handle.read() };
+    // SAFETY: the lock was acquired with this handle.
+    unsafe { ke_release_spin_lock(lock as *mut usize, old_irql as u8) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +157,23 @@ mod tests {
 
         // SAFETY: the threads are gone.
         assert_eq!(unsafe { *(counter as *const u64) }, 4000);
+    }
+
+    #[test]
+    fn a_queued_lock_keeps_lock_and_irql_in_its_handle() {
+        let mut lock = 0_usize;
+        let lock = &raw mut lock;
+        let mut handle = [9; 3];
+
+        // SAFETY: variables of the test.
+        unsafe { ke_acquire_in_stack_queued_spin_lock(lock, &raw mut handle) };
+        // SAFETY: as above.
+        assert_eq!(unsafe { lock.read() }, this_thread());
+        assert_eq!((handle[1], handle[2] as u8), (lock.addr(), 0));
+        assert_eq!(cpu::current_irql(), irql::DISPATCH);
+        // SAFETY: acquired above.
+        unsafe { ke_release_in_stack_queued_spin_lock(&raw const handle) };
+        // SAFETY: a variable of the test.
+        assert_eq!((unsafe { lock.read() }, cpu::current_irql()), (0, 0));
     }
 }

@@ -145,6 +145,40 @@ mod tests {
         }
     }
 
+    /// A driver that imports another name of the list is not loaded.
+    #[test]
+    fn the_kernel_has_these_functions_of_the_list() {
+        let exist: Vec<_> = LIST
+            .lines()
+            .chain(MACROS.map(|(_, export)| export))
+            .filter(|name| testbed_nt::resolve(name).is_some())
+            .collect();
+
+        assert_eq!(
+            exist,
+            [
+                "ExAllocatePool",
+                "ExAllocatePoolWithTag",
+                "ExRaiseStatus",
+                "KeAcquireInStackQueuedSpinLock",
+                "KeAcquireSpinLockAtDpcLevel",
+                "KeAcquireSpinLockRaiseToDpc",
+                "KeDelayExecutionThread",
+                "KeGetCurrentIrql",
+                "KeInitializeSpinLock",
+                "KeLowerIrql",
+                "KeQueryActiveProcessors",
+                "KeRaiseIrql",
+                "KeRaiseIrqlToDpcLevel",
+                "KeReleaseInStackQueuedSpinLock",
+                "KeReleaseSpinLock",
+                "KeReleaseSpinLockFromDpcLevel",
+                "MmGetSystemRoutineAddress",
+                "KfRaiseIrql",
+            ]
+        );
+    }
+
     #[test]
     fn only_the_kernels_functions_are_prohibited() {
         assert!(is_prohibited("ntoskrnl.exe", "KeAcquireSpinLockRaiseToDpc"));

@@ -52,6 +52,10 @@ fn the_kernels_functions_are_prohibited_and_work_all_the_same() {
         let old = kernel_function("KfRaiseIrql", [usize::from(irql::DEVICE), 0, 0]);
         assert_eq!(old as u8, irql::DISPATCH);
         assert_eq!(set_irql(irql::DISPATCH), irql::DEVICE);
+        let (mut lock, mut handle) = (0_usize, [0_usize; 3]);
+        let (lock, handle) = (&raw mut lock as usize, &raw mut handle as usize);
+        kernel_function("KeAcquireInStackQueuedSpinLock", [lock, handle, 0]);
+        kernel_function("KeReleaseInStackQueuedSpinLock", [handle, 0, 0]);
     });
     assert_eq!(broken, ["ddi-prohibited"]);
 
