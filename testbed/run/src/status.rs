@@ -123,8 +123,8 @@ pub struct Sense {
 }
 
 impl Sense {
-    /// Decodes sense data in fixed format (70h, 71h), the one that a disk returns unless its
-    /// D_SENSE is changed. Returns `None` for another format, or if the data is too short.
+    /// Decodes sense data in fixed (70h, 71h) or descriptor (72h, 73h) format, of the latter
+    /// without its descriptors. Returns `None` for another format, or if the data is too short.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let byte = |index: usize| bytes.get(index).copied();
@@ -137,6 +137,12 @@ impl Sense {
                     .get(3..7)
                     .filter(|_| bytes[0] & 0x80 != 0)
                     .map(big_endian),
+            }),
+            0x72 | 0x73 => Some(Self {
+                key: byte(1)? & 0x0F,
+                code: byte(2)?,
+                qualifier: byte(3)?,
+                information: None,
             }),
             _ => None,
         }
@@ -247,8 +253,17 @@ mod tests {
     }
 
     #[test]
+    fn descriptor_sense_is_decoded_without_its_descriptors() {
+        for format in [0x72, 0xF3] {
+            let sense = Sense::decode(&[format, 0xF5, 0x2A, 0x09, 0, 0, 0, 0]);
+            let sense = sense.map(|sense| (sense.key, sense.code, sense.qualifier));
+            assert_eq!(sense, Some((0x05, 0x2A, 0x09)));
+        }
+    }
+
+    #[test]
     fn truncated_or_foreign_bytes_are_no_sense_and_no_panic() {
-        for bytes in [&[][..], &[0x70], &[0x72, 5, 0x21, 0], &[0x00; 18]] {
+        for bytes in [&[][..], &[0x70], &[0x72, 5, 0x21], &[0x00; 18]] {
             assert_eq!(Sense::decode(bytes), None);
         }
     }
