@@ -23,23 +23,23 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The call of `function` with these arguments.
+    /// Carries out the call of `function` with these arguments.
     ///
     /// # Safety
     /// The arguments must be those that a thunk of [`exports`] passed, none taken.
-    pub(crate) unsafe fn new(function: &'static str, arguments: VariadicArguments) -> Self {
-        Self {
+    pub(crate) unsafe fn carry_out(
+        function: &'static str,
+        arguments: VariadicArguments,
+        body: fn(Self) -> usize,
+    ) -> usize {
+        trap::record_call(arguments.address());
+        // SAFETY: all arguments of a call, as the caller promises.
+        let caller = unsafe { arguments.return_address() };
+        let call = Self {
             arguments,
             function,
-        }
-    }
-
-    /// Carries out the call, of which no argument was taken.
-    pub(crate) fn carry_out(self, body: fn(Self) -> usize) -> usize {
-        trap::record_call(self.arguments.address());
-        // SAFETY: all arguments of a call (invariants).
-        let caller = unsafe { self.arguments.return_address() };
-        callbacks::called_from(caller, || body(self))
+        };
+        callbacks::called_from(caller, || body(call))
     }
 
     /// The next argument, of 8 bytes.
@@ -137,9 +137,9 @@ macro_rules! exports {
                 arguments: testbed_machine::variadic::VariadicArguments,
             ) -> usize {
                 schedule::point(Point::Call);
+                let body: fn(Call) -> usize = $body;
                 // SAFETY: `entry` passed the arguments.
-                let call = unsafe { Call::new(stringify!($name), arguments) };
-                let result = call.carry_out($body);
+                let result = unsafe { Call::carry_out(stringify!($name), arguments, body) };
                 schedule::point(Point::CallEnd);
                 result
             }
