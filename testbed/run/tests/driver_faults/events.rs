@@ -505,10 +505,12 @@ fn a_device_that_is_faulty_after_each_reset() {
     let bench = start(patient());
     let mut expected = Vec::new();
     for number in 1..=MOST + 1 {
+        // Service between the faults does not forgive them.
+        bench.read(1);
         let before = bench.device.resets();
         bench.device.glitch(Glitch::Interrupt);
         bench.wait_for_reset(before);
-        let what = "used index out of range (1)";
+        let what = "used index out of range (2)";
         expected.push(violation(what));
         expected.push(reset(number, 0));
         bench.wait(SOON, "the events are logged", |bench| {
