@@ -37,10 +37,10 @@ WRITE(10)+FUA     out 512  2a 08 00 00 00 01 00 00 01 00
 WRITE(12)         out 512  aa 00 00 00 00 01 00 00 00 01 00 00
 WRITE(16)         out 512  8a 00 00 00 00 00 00 00 00 01 00 00 00 01 00 00
 INQUIRY           in  36   12 00 00 00 24 00
-INQUIRY-83h       in  64   12 01 83 00 40 00
+INQUIRY-83h       in  4    12 01 83 00 04 00
 REQUEST-SENSE     in  18   03 00 00 00 12 00
-MODE-SENSE(6)     in  64   1a 00 3f 00 40 00
-MODE-SENSE(10)    in  64   5a 00 3f 00 00 00 00 00 40 00
+MODE-SENSE(6)     in  24   1a 00 3f 00 18 00
+MODE-SENSE(10)    in  28   5a 00 3f 00 00 00 00 00 1c 00
 MODE-SELECT(6)    out 24   15 10 00 00 18 00
 MODE-SELECT(10)   out 28   55 10 00 00 00 00 00 00 1c 00
 REPORT-LUNS       in  16   a0 00 00 00 00 00 00 00 00 10 00 00
@@ -85,12 +85,13 @@ fn each_command_refuses_the_other_direction() {
                 let served = bench.device.take_served();
                 match (way, data_in, data_out) {
                     (Direction::In, true, _) => {
-                        assert!(!failed(&done), "{what}");
+                        let ended = (done.srb_status, done.transferred);
+                        assert_eq!(ended, (SUCCESS, bytes), "{what}");
                         assert_ne!(found, FILLED, "{what}");
                         assert!(bytes < SECTOR || stamp(&buffer) == 1, "{what}");
                     }
                     (Direction::Out, _, true) if bytes == SECTOR => {
-                        assert!(!failed(&done), "{what}");
+                        assert_eq!(done.srb_status, SUCCESS, "{what}");
                         assert_eq!(served[0].operation, Operation::Write(1, 1), "{what}");
                         // Its number again, for the reads.
                         assert!(buffer.write(0, &1_u64.to_le_bytes()));
