@@ -211,6 +211,7 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
     };
     let none = Faults::default;
     for (stage, reset_polls, faults, reset_for) in [
+        ("with a write cache", 0, none(), None),
         ("without a reset", 0, none(), None),
         ("in a reset", u32::MAX, none(), Some(0)),
         ("in an overdue reset", u32::MAX, none(), Some(10_500)),
@@ -218,7 +219,12 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
         ("after a failed start", 0, starting_fails, Some(150)),
     ] {
         eprintln!("{stage}");
-        let bench = without_cache().start(impatient());
+        let has_cache = stage == "with a write cache";
+        let bench = if has_cache {
+            start(impatient())
+        } else {
+            without_cache().start(impatient())
+        };
         let first = bench.keep_in_flight();
         if let Some(milliseconds) = reset_for {
             if reset_polls > 0 {
@@ -239,7 +245,9 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
             let new = bench.within(2 * SOON, read(lba, &sector()));
             let new = new.expect("a new request ends");
             assert!(failed(&new), "{new:?}");
-            assert!(lba == 1 || new.srb_status != BUS_RESET, "{new:?}");
+            // A reset that was under way may end the first.
+            let may_be_reset = lba == 1 && reset_for.is_some();
+            assert!(may_be_reset || new.srb_status != BUS_RESET, "{new:?}");
         }
         bench.check();
 
@@ -250,8 +258,11 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
         again.expect("a request ends");
         let removal = ControlRequest::Pnp(Recipient::Adapter, PnpAction::Remove);
         let _ = bench.adapter.control(removal);
-        let _ = bench.adapter.restart();
-        bench.read(1);
+        // Storport does not restart a disk whose write cache it cannot flush.
+        if !has_cache {
+            let _ = bench.adapter.restart();
+            bench.read(1);
+        }
         bench.check_stalls();
         bench.stop();
     }
