@@ -151,17 +151,28 @@ pub fn reports_write_cache(bench: &Bench) -> bool {
     caching_page(bench)[6] & WRITE_CACHE_ENABLE != 0
 }
 
-/// MODE SELECT(6) of the caching page.
-pub fn set_write_cache(bench: &Bench, enabled: bool) -> u8 {
+/// The current caching page with the write cache on or off, as the parameter list.
+fn cache_list(bench: &Bench, enabled: bool) -> Vec<u8> {
     let mut list = caching_page(bench);
     list[6] &= !WRITE_CACHE_ENABLE;
     if enabled {
         list[6] |= WRITE_CACHE_ENABLE;
     }
+    list
+}
+
+/// A command with `list` as its data.
+fn select(bench: &Bench, cdb: &[u8], list: &[u8]) -> u8 {
     let buffer = sector();
-    assert!(buffer.write(0, &list));
-    let data = Some((Direction::Out, &buffer, 24));
-    run(bench, command(&[0x15, PAGE_FORMAT, 0, 0, 24, 0], data))
+    assert!(buffer.write(0, list));
+    let data = Some((Direction::Out, &buffer, list.len() as u32));
+    run(bench, command(cdb, data))
+}
+
+/// MODE SELECT(6) of the caching page.
+pub fn set_write_cache(bench: &Bench, enabled: bool) -> u8 {
+    let list = cache_list(bench, enabled);
+    select(bench, &[0x15, PAGE_FORMAT, 0, 0, 24, 0], &list)
 }
 
 fn the_write_cache_can_be_turned_off_and_stays_off() {
@@ -171,10 +182,13 @@ fn the_write_cache_can_be_turned_off_and_stays_off() {
     assert_eq!(set_write_cache(&bench, false), SUCCESS);
 
     assert!(!reports_write_cache(&bench) && !bench.device.writeback());
-    // A parameter list that is longer than its data.
-    let data = Some((Direction::Out, &sector(), 24));
-    let cut_off = command(&[0x15, PAGE_FORMAT, 0, 0, 25, 0], data);
-    assert_ne!(run(&bench, cut_off), SUCCESS);
+    // Parameter lists that are longer than their data. Memory behind the data is 0, as the last
+    // byte of the page.
+    let list = cache_list(&bench, true);
+    for (bytes, length) in [(24, 25), (23, 24)] {
+        let cdb = [0x15, PAGE_FORMAT, 0, 0, length, 0];
+        assert_ne!(select(&bench, &cdb, &list[..bytes]), SUCCESS);
+    }
     bench.adapter.reset_bus();
     bench.read(1);
     assert!(!reports_write_cache(&bench) && !bench.device.writeback());
@@ -182,7 +196,10 @@ fn the_write_cache_can_be_turned_off_and_stays_off() {
     bench.read(2);
     assert!(!reports_write_cache(&bench) && !bench.device.writeback());
 
-    assert_eq!(set_write_cache(&bench, true), SUCCESS);
+    // MODE SELECT(10) has a header of 4 bytes more.
+    let list = [vec![0; 4], list].concat();
+    let cdb = [0x55, PAGE_FORMAT, 0, 0, 0, 0, 0, 0, 28, 0];
+    assert_eq!(select(&bench, &cdb, &list), SUCCESS);
     assert!(reports_write_cache(&bench) && bench.device.writeback());
     bench.finish();
 }
