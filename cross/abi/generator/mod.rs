@@ -50,6 +50,8 @@ pub struct Generated {
     pub constants: usize,
     pub functions: usize,
     pub callbacks: usize,
+    /// The bit-fields in the table, which are not compared, of structures that the headers have.
+    pub bit_fields: usize,
     /// The declarations that the table has and the headers of a WDK lack.
     pub absent: Vec<String>,
 }
@@ -66,6 +68,9 @@ impl Display for Generated {
             self.functions,
             self.callbacks
         )?;
+        if self.bit_fields > 0 {
+            write!(f, "; {} bit-fields not compared", self.bit_fields)?;
+        }
         if !self.absent.is_empty() {
             write!(f, "; not in these headers: {}", self.absent.join(", "))?;
         }
@@ -144,9 +149,11 @@ impl Comparison<'_> {
             );
         }
         let names: BTreeSet<&str> = leaves.iter().map(|leaf| leaf.name.as_str()).collect();
-        for field in expected.fields.keys() {
-            if !names.contains(field.as_str()) {
-                self.absent(&format!("{structure}.{field}"));
+        for (name, field) in &expected.fields {
+            if field.size.is_none() {
+                self.generated.bit_fields += 1;
+            } else if !names.contains(name.as_str()) {
+                self.absent(&format!("{structure}.{name}"));
             }
         }
     }

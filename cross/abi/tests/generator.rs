@@ -187,6 +187,26 @@ fn a_field_that_the_table_does_not_know_is_named() {
 }
 
 #[test]
+fn the_bit_fields_of_a_kit_are_counted_as_not_compared_and_ours_are_refused() {
+    let bindings = format!("{BINDINGS} pub struct _BITS {{ pub _bitfield_1: u8 }}");
+    let bits = r#""structs": { "_BITS": { "size": 1, "align": 1, "fields": {
+        "Low": { "offset": 0, "bit": 0, "bits": 1 },
+        "High": { "offset": 0, "bit": 1, "bits": 7 } } },"#;
+    let table = TABLE.replacen(r#""structs": {"#, bits, 1);
+
+    let a_kits = generate_for(&bindings, &table, Headers::Theirs).expect("names agree");
+    let ours = generate(&bindings, &table).err();
+
+    assert!(a_kits.absent.is_empty());
+    let report = a_kits.to_string();
+    assert!(report.ends_with("; 2 bit-fields not compared"), "{report}");
+    assert_eq!(
+        ours.as_deref(),
+        Some("_BITS._bitfield_1 is declared, but the table does not know it")
+    );
+}
+
+#[test]
 fn a_function_that_is_a_macro_on_x64_may_be_declared_by_a_kit_only() {
     let table = TABLE.replacen(
         r#""variadic": true"#,
