@@ -7,7 +7,7 @@
 //! is run has the fixture's name, by which the driver chooses.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     env,
     os::unix::fs::symlink,
     path::Path,
@@ -55,6 +55,15 @@ const CALLBACKS: [&str; 16] = [
     "HwTimer",
     "HwTimerEx",
     "HwResetBus",
+    "HwStateChange",
+    "HwWorkItem",
+    "STOR_SYNCHRONIZED_ACCESS",
+];
+
+/// Those of them that are not callbacks of a miniport, but passed to a function of Storport.
+const ROUTINES: [&str; 5] = [
+    "HwTimer",
+    "HwTimerEx",
     "HwStateChange",
     "HwWorkItem",
     "STOR_SYNCHRONIZED_ACCESS",
@@ -120,6 +129,18 @@ const FIXTURES: [Fixture; 21] = [
 impl Fixture {
     fn rule(&self) -> &str {
         self.name.split('_').next().unwrap_or(self.name)
+    }
+
+    /// Its function for a callback, as the symbolizer prints it. A routine that it passes to a
+    /// function of Storport is beside its type.
+    fn function(&self, callback: &str) -> String {
+        let (ty, method) = (types()[self.name], method_of(callback));
+        if ROUTINES.contains(&callback) {
+            let (module, _) = ty.split_once("::").expect("a module");
+            format!("fixtures::{module}::{method}")
+        } else {
+            format!("<fixtures::{ty} as fixtures::miniport::Miniport>::{method}")
+        }
     }
 
     /// Whether a last line of a run's is no more than what there is to say.
@@ -269,6 +290,26 @@ fn broken(fixture: &Fixture, output: &Output) -> Result<Vec<Broken>, String> {
     }
 }
 
+/// The types of the fixtures in the driver file, by name.
+fn types() -> BTreeMap<&'static str, &'static str> {
+    let source = include_str!("../../fixtures/src/lib.rs");
+    let (_, list) = source.split_once("const FIXTURES: ").expect("the list");
+    let (list, _) = list.split_once("\n];").expect("its end");
+    // `("name", module::Type::driver_entry)`, in one line or in several.
+    list.split("::driver_entry")
+        .filter_map(|entry| {
+            let (name, ty) = entry.rsplit_once("\",")?;
+            Some((name.rsplit('"').next()?, ty.trim()))
+        })
+        .collect()
+}
+
+#[test]
+fn each_fixture_of_the_driver_file_is_run() {
+    let run: BTreeSet<_> = FIXTURES.iter().map(|fixture| fixture.name).collect();
+    assert_eq!(types().into_keys().collect::<BTreeSet<_>>(), run);
+}
+
 /// `HwMSInterruptRoutine` as the fixtures' sources call it:
 /// `ms_interrupt_routine`.
 fn method_of(callback: &str) -> String {
@@ -302,15 +343,10 @@ fn each_faulty_fixture_breaks_its_rule_and_no_other_at_its_own_place() {
             }
             // In its own function for that callback, not in a correct one; the driver's entry
             // keeps its exported name.
-            let method = format!("::{}", method_of(&broken.callback));
-            let is_own = |function: &String| {
-                function.ends_with(&method) && !function.starts_with("fixtures::miniport::")
-                    || function == "DriverEntry"
-            };
+            let own = fixture.function(&broken.callback);
+            let is_own = |function: &str| function == own || function == "DriverEntry";
             if let Some(function) = broken.function.filter(|function| !is_own(function)) {
-                return Err(format!(
-                    "it breaks the rule in {function}, not in its {method}"
-                ));
+                return Err(format!("it breaks the rule in {function}, not in {own}"));
             }
             let mut callbacks = callbacks.lock().unwrap_or_else(PoisonError::into_inner);
             callbacks.insert(broken.callback);
