@@ -7,6 +7,9 @@
 //! |---|---|
 //! | `run` | the step doc-commands, in a new folder in the project; every command must succeed |
 //! | `qemu`, `libvirt`, `libvirt-disk` | the step doc-machines, if QEMU or libvirt's schemas are installed |
+//! | `windows` | nothing: it needs Windows |
+//!
+//! A block without a second word is not run either. Another word fails the unit tests.
 
 use std::io;
 

@@ -55,13 +55,16 @@ const PNPUTIL: [(&str, &str, u32); 21] = [
     ("/scan-devices", "", 19041),
 ];
 
+/// The second words of a block's info string, as `xtask/src/docs.rs` describes them.
+const WORDS: [&str; 6] = ["", "run", "qemu", "libvirt", "libvirt-disk", "windows"];
+
 /// Returns the faults of a page, each with its place.
 type Check = fn(&Page) -> Vec<String>;
 
 #[test]
-fn links_lead_somewhere_named_files_exist_and_calls_are_understood() {
+fn links_lead_somewhere_named_files_exist_and_calls_and_words_are_understood() {
     let pages = page::all().unwrap();
-    let checks: [Check; 3] = [links, files, calls];
+    let checks: [Check; 4] = [links, files, calls, words];
     let faults: Vec<_> = checks
         .iter()
         .flat_map(|check| pages.iter().flat_map(check))
@@ -208,6 +211,19 @@ fn calls(page: &Page) -> Vec<String> {
         .collect()
 }
 
+/// The code blocks of a page whose second word is unknown, so that no step would run them.
+fn words(page: &Page) -> Vec<String> {
+    let unknown = |block: &&Block| !WORDS.contains(&block.word());
+    page.blocks
+        .iter()
+        .filter(unknown)
+        .map(|block| {
+            let (at, word) = (page.at(block.line), block.word());
+            format!("{at}: no step runs blocks marked `{word}`: see xtask/src/docs.rs")
+        })
+        .collect()
+}
+
 /// The fault of a call, if it is one of `cargo xtask` or of a script. A sentence can name a
 /// command without its arguments.
 fn fault(call: &str, is_in_sentence: bool) -> Option<String> {
@@ -307,6 +323,9 @@ calls | `D:\no\Enable-TestSigning.ps1` | scripts are in tools/windows
 calls | ```powershell⏎D:\tools\windows\Enable-TestSigning.ps1 -NoSuch a⏎``` | no parameter NoSuch
 calls | ```powershell⏎Enable-TestSigning.ps1 `⏎  -NoSuch⏎``` | no parameter NoSuch
 calls | `D:\tools\windows\Enable-TestSigning.ps1 -WhatIf -CertificatePath a.cer` |
+words | ```sh runn⏎true⏎``` | marked `runn`
+words | ```xml libvrt⏎<a/>⏎``` | marked `libvrt`
+words | ```sh⏎true⏎```⏎```sh run⏎true⏎```⏎```powershell windows⏎a⏎``` |
 "#;
 
 #[test]
@@ -319,6 +338,7 @@ fn each_fault_of_a_page_is_found() {
         let found = match check {
             "links" => links(&page),
             "files" => files(&page),
+            "words" => words(&page),
             _ => calls(&page),
         };
         let is_right = match &*found {
