@@ -9,6 +9,7 @@ use std::{
     sync::LazyLock,
 };
 
+use packaging::signer::{Signer, TEST_FILE};
 use tempfile::TempDir;
 
 const NAME: &str = concat!("ferrostor-", env!("CARGO_PKG_VERSION"));
@@ -95,11 +96,15 @@ fn copy_of_x64() -> TempDir {
     folder
 }
 
-/// Runs osslsigncode on a file, with its embedded signature or with a catalog.
+/// Runs osslsigncode on a file, with its embedded signature or with a catalog. It trusts the
+/// package's test certificate.
 fn verify(file: &Path, catalog: Option<&Path>) -> Output {
+    verify_with(&MADE.root.path().join("key").join(TEST_FILE), file, catalog)
+}
+
+fn verify_with(certificate: &Path, file: &Path, catalog: Option<&Path>) -> Output {
     let mut command = Command::new("osslsigncode");
-    command.args(["verify", "-CAfile"]);
-    command.arg(MADE.root.path().join("key/test-signing.pem"));
+    command.args(["verify", "-CAfile"]).arg(certificate);
     if let Some(catalog) = catalog {
         command.arg("-catalog").arg(catalog);
     }
@@ -166,7 +171,8 @@ fn osslsigncode_accepts_the_driver_and_its_catalog() {
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
 fn osslsigncode_refuses_driver_and_catalog_when_a_byte_is_changed() {
     let changed = TempDir::new().expect("a temporary folder");
-    for ending in ["sys", "cat"] {
+    let by_catalog = MADE.file("x64/ferrostor.cat");
+    for (ending, catalog) in [("sys", None), ("sys", Some(&*by_catalog)), ("cat", None)] {
         let file = MADE.file(&format!("x64/ferrostor.{ending}"));
         let sound = fs::read(&file).expect("a file");
         // A byte in the first third: code of the driver, or the list of the
@@ -177,7 +183,21 @@ fn osslsigncode_refuses_driver_and_catalog_when_a_byte_is_changed() {
         let copy = changed.path().join("changed").with_extension(ending);
         fs::write(&copy, bytes).expect("it can be written");
 
-        let verdict = verify(&copy, None);
+        let verdict = verify(&copy, catalog);
+
+        assert!(!verdict.status.success(), "{}", text(&verdict));
+    }
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn osslsigncode_refuses_driver_and_catalog_when_it_trusts_another_certificate() {
+    let folder = TempDir::new().expect("a temporary folder");
+    Signer::test(folder.path()).expect("a key");
+    let other = folder.path().join(TEST_FILE);
+    let [sys, cat] = ["sys", "cat"].map(|ending| MADE.file(&format!("x64/ferrostor.{ending}")));
+    for (file, catalog) in [(&sys, None), (&sys, Some(&*cat)), (&cat, None)] {
+        let verdict = verify_with(&other, file, catalog);
 
         assert!(!verdict.status.success(), "{}", text(&verdict));
     }
