@@ -17,6 +17,7 @@ use fs_err as fs;
 use serde::Deserialize;
 
 use crate::{
+    setup::{self, Need, SetupError},
     tool::{self, ToolError},
     workspace,
 };
@@ -40,6 +41,9 @@ const LIST: &str = "xtask/mutants.toml";
 
 /// What cargo-mutants calls instead of cargo for crates/storport.
 const MODELS: &str = "xtask/mutants-of-storport.sh";
+
+/// What the tests of storport need, besides the nightly toolchain.
+pub const NEEDS: [Need; 2] = [Need::Miri, Need::Libclang];
 
 /// The options of `cargo xtask mutants`.
 #[derive(Debug, clap::Args)]
@@ -87,6 +91,15 @@ pub enum MutantsError {
     /// cargo-mutants cannot be started.
     #[error("cargo-mutants is not installed: run `cargo install cargo-mutants --locked`")]
     NotInstalled,
+    /// rustup has no nightly toolchain.
+    #[error(
+        "Miri, which tests storport, needs the nightly toolchain: run `rustup toolchain install \
+         nightly`"
+    )]
+    NoNightly,
+    /// Another tool is missing.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// cargo-mutants failed, and has printed the reason.
     #[error("the tests were not measured: {0}")]
     Tool(#[from] ToolError),
@@ -134,6 +147,12 @@ pub fn check(jobs: u8) -> Result<(), MutantsError> {
 fn measure(packages: &[Package], jobs: u8) -> Result<(), MutantsError> {
     if !is_installed() {
         return Err(MutantsError::NotInstalled);
+    }
+    if packages.contains(&Package::Storport) {
+        if !setup::has_nightly() {
+            return Err(MutantsError::NoNightly);
+        }
+        setup::ensure(&NEEDS)?;
     }
     let list = List::parse(&fs::read_to_string(workspace::root().join(LIST))?)?;
     let mut table = String::from(TABLE_HEAD);

@@ -258,13 +258,10 @@ impl Step {
             | Self::Doc => to_build(X64).to_vec(),
             Self::AbiArm64 | Self::BuildArm64 => to_build(Arm64).to_vec(),
             // The steps for Miri and virtual machines are skipped without their tools.
-            Self::Cross
-            | Self::Unit
-            | Self::Test
-            | Self::Miri
-            | Self::Loom
-            | Self::DocMachines
-            | Self::Mutants => Vec::new(),
+            Self::Cross | Self::Unit | Self::Test | Self::Miri | Self::Loom | Self::DocMachines => {
+                Vec::new()
+            }
+            Self::Mutants => mutants::NEEDS.to_vec(),
         }
     }
 
@@ -645,8 +642,8 @@ mod tests {
         let mut needed: Vec<_> = needs(Step::value_variants())
             .iter()
             .map(|need| need.name())
-            // For xtask itself, and for a step that is skipped without it.
-            .chain(["cc", "miri"])
+            // For xtask itself.
+            .chain(["cc"])
             .collect();
         installed.sort_unstable();
         needed.sort_unstable();
