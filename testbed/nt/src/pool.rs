@@ -5,12 +5,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{LazyLock, Mutex, MutexGuard},
 };
 
 use super::{memory, require_irql};
 use testbed_machine::{
     cpu::irql,
+    lock,
     memory::{Block, PAGE, Placement},
     trap::{current_callback, record_driver_error, stop_machine},
 };
@@ -46,7 +47,7 @@ struct Allocation {
 static ALLOCATIONS: LazyLock<Mutex<HashMap<usize, Allocation>>> = LazyLock::new(Mutex::default);
 
 fn allocations() -> MutexGuard<'static, HashMap<usize, Allocation>> {
-    ALLOCATIONS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&ALLOCATIONS)
 }
 
 /// Allocates `bytes` of pool, zeroed unless a pattern shall fill it. `None` if no memory is left.

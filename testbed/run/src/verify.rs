@@ -10,7 +10,7 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -33,7 +33,7 @@ use crate::{
     },
     stamp::{SECTOR, Stamp},
 };
-use testbed_machine::{clock, memory::MemoryError};
+use testbed_machine::{clock, lock, memory::MemoryError};
 
 /// The most transfers in flight on one CPU.
 const DEPTH: usize = 8;
@@ -342,7 +342,7 @@ impl Pass {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Removes and returns the next step that conflicts neither with a step in flight nor with

@@ -45,7 +45,7 @@
 //! with their sources.
 #![cfg(target_os = "linux")]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use testbed_machine::lock;
 
 mod abi;
 pub mod adapter;
@@ -87,12 +87,6 @@ mod units;
 mod violations;
 mod waits;
 mod watchdog;
-
-/// Locks a mutex. Ignores poisoning: no update of a value in this crate is incomplete when it
-/// panics.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The module whose functions a Storport miniport imports.
 pub const MODULE: &str = "storport.sys";

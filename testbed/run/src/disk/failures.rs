@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
+
+use testbed_machine::lock;
 
 use super::port::CommandError;
 
@@ -28,7 +30,7 @@ impl Failures {
         if !self.tolerated.load(Ordering::Relaxed) {
             return Some(error);
         }
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         *counts.entry(error.how.to_string()).or_default() += 1;
         None
     }
@@ -36,7 +38,7 @@ impl Failures {
     /// The ignored failures, with their counts.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, u64> {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = lock(&self.counts);
         counts.clone()
     }
 }

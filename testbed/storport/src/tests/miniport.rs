@@ -6,7 +6,7 @@ use std::{
     cell::Cell,
     mem,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -16,7 +16,7 @@ use std::{
 use super::{
     super::{
         abi::spin_lock::{DpcLevelLock, DpcLock, ThreadedDpcLock},
-        exports,
+        exports, lock,
     },
     bench::*,
 };
@@ -105,7 +105,7 @@ static MINIPORTS: Mutex<Vec<(&'static Port, &'static Miniport)>> = Mutex::new(Ve
 
 /// Makes `miniport` that of `port`. Returns the driver's entry point.
 pub(super) fn install(port: &'static Port, miniport: &'static Miniport) -> Routine {
-    let mut all = MINIPORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = lock(&MINIPORTS);
     all.push((port, miniport));
     // SAFETY: the function of a driver that consists of this file.
     unsafe { Routine::at(driver_entry as *const () as usize) }
@@ -114,7 +114,7 @@ pub(super) fn install(port: &'static Port, miniport: &'static Miniport) -> Routi
 /// The adapter whose callback runs, and its miniport.
 fn current() -> (&'static Port, &'static Miniport) {
     let port = callbacks::current_port().expect("a callback runs");
-    let all = MINIPORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = lock(&MINIPORTS);
     let found = all.iter().find(|(of, _)| std::ptr::eq(*of, port));
     *found.expect("the miniport was installed")
 }
