@@ -6,12 +6,12 @@
 
 pub(super) mod calls;
 pub(super) mod guards;
-mod layouts;
 mod routine;
+pub(super) mod wdk;
 
 use std::marker::PhantomData;
 
-pub(super) use self::{layouts::*, routine::Routine};
+pub(super) use self::{routine::Routine, wdk::*};
 
 use testbed_machine::{
     memory::{Block, Memory},
@@ -56,6 +56,10 @@ impl<T> Field<T> {
             offset,
             value: PhantomData,
         }
+    }
+
+    pub(super) const fn offset(self) -> usize {
+        self.offset
     }
 }
 

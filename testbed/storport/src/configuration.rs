@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::{
     abi::{
-        Routine, SP_UNINITIALIZED_VALUE, Structure, config, hw_initialization_data as init,
+        Routine, SP_UNINITIALIZED_VALUE, Structure, hw_initialization_data as init,
         ntstatus::{STATUS_INVALID_PARAMETER, STATUS_REVISION_MISMATCH},
-        port_configuration_information as info, srb,
+        port_configuration_information as info, wdk,
     },
     adapter::{AdapterLimits, Checks, SrbShape},
     callbacks::Callback,
@@ -138,8 +138,8 @@ impl Registration {
         let address_types = data.get(init::AddressTypeFlags);
         if complete
             && address_types != 0
-            && self.srb_types & srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0
-            && address_types != srb::ADDRESS_TYPE_FLAG_BTL8
+            && self.srb_types & wdk::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0
+            && address_types != wdk::ADDRESS_TYPE_FLAG_BTL8
         {
             wrong(format_args!(
                 "AddressTypeFlags is {address_types:#x}, not ADDRESS_TYPE_FLAG_BTL8"
@@ -153,8 +153,8 @@ impl Registration {
     }
 
     pub(super) fn srb_shape(&self, wanted: SrbShape) -> SrbShape {
-        let scsi = self.srb_types & srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK != 0;
-        let storage = self.srb_types & srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0;
+        let scsi = self.srb_types & wdk::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK != 0;
+        let storage = self.srb_types & wdk::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0;
         match wanted {
             SrbShape::Storage if storage => SrbShape::Storage,
             SrbShape::Scsi if storage && !scsi => SrbShape::Storage,
@@ -186,17 +186,17 @@ impl Registration {
         to.set(info::MapBuffers, self.map_buffers);
         to.set(
             info::MaximumNumberOfTargets,
-            config::SCSI_MAXIMUM_TARGETS_PER_BUS as u8,
+            wdk::SCSI_MAXIMUM_TARGETS_PER_BUS as u8,
         );
         to.set(
             info::MaximumNumberOfLogicalUnits,
-            config::SCSI_MAXIMUM_LOGICAL_UNITS as u8,
+            wdk::SCSI_MAXIMUM_LOGICAL_UNITS as u8,
         );
         to.set(
             info::SrbType,
             match shape {
-                SrbShape::Scsi => srb::SRB_TYPE_SCSI_REQUEST_BLOCK as u8,
-                SrbShape::Storage => srb::SRB_TYPE_STORAGE_REQUEST_BLOCK as u8,
+                SrbShape::Scsi => wdk::SRB_TYPE_SCSI_REQUEST_BLOCK as u8,
+                SrbShape::Storage => wdk::SRB_TYPE_STORAGE_REQUEST_BLOCK as u8,
             },
         );
         to.set(info::DeviceExtensionSize, self.extension_bytes);
@@ -204,7 +204,7 @@ impl Registration {
         to.set(info::SrbExtensionSize, self.srb_extension_bytes);
         to.set(
             info::Dma64BitAddresses,
-            config::SCSI_DMA64_SYSTEM_SUPPORTED as u8,
+            wdk::SCSI_DMA64_SYSTEM_SUPPORTED as u8,
         );
         to.set(info::MaxNumberOfIO, 1000);
         to.set(info::MaxIOsPerLun, 255);
@@ -213,7 +213,7 @@ impl Registration {
 
     /// STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT.
     pub(super) fn dump_alignment_16(&self) -> bool {
-        self.features & config::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT != 0
+        self.features & wdk::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT != 0
     }
 }
 
@@ -297,7 +297,7 @@ impl Configuration {
                 "MaxIOsPerLun is {per_unit}; above 255 it needs SRB_TYPE_STORAGE_REQUEST_BLOCK"
             ));
         }
-        if from.get(info::SynchronizationModel) != config::StorSynchronizeFullDuplex {
+        if from.get(info::SynchronizationModel) != wdk::StorSynchronizeFullDuplex {
             port.violation_of(
                 Callback::HwFindAdapter,
                 Rule::HalfDuplex,
@@ -317,7 +317,7 @@ impl Configuration {
             srb_shape: shape,
             srb_extension_bytes: from.get(info::SrbExtensionSize) as usize,
             unit_extension_bytes: from.get(info::SpecificLuExtensionSize),
-            full_duplex: from.get(info::SynchronizationModel) == config::StorSynchronizeFullDuplex,
+            full_duplex: from.get(info::SynchronizationModel) == wdk::StorSynchronizeFullDuplex,
             message_routine: from.routine(info::HwMSInterruptRoutine),
             interrupt_mode: from.get(info::InterruptSynchronizationMode),
             max_requests: from.get(info::MaxNumberOfIO).max(1),

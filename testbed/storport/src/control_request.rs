@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::{
     abi::{
         Structure, scsi_pnp_request_block as scsi_pnp, scsi_power_request_block as scsi_power,
-        scsi_request_block as scsi, srb, srb_status, srbex_data_pnp as pnp,
-        srbex_data_power as power, storage_request_block as storage,
+        scsi_request_block as scsi, srbex_data_pnp as pnp, srbex_data_power as power,
+        storage_request_block as storage, wdk,
     },
     adapter::SrbShape,
     callbacks::Callback,
@@ -35,9 +35,9 @@ pub enum Recipient {
 #[repr(u32)]
 pub enum PowerState {
     /// Working.
-    D0 = srb::StorPowerDeviceD0,
+    D0 = wdk::StorPowerDeviceD0,
     /// Off.
-    D3 = srb::StorPowerDeviceD3,
+    D3 = wdk::StorPowerDeviceD3,
 }
 
 /// STOR_POWER_ACTION: the values that are sent.
@@ -45,11 +45,11 @@ pub enum PowerState {
 #[repr(u32)]
 pub enum PowerAction {
     /// None: only the device changes its state.
-    None = srb::StorPowerActionNone,
+    None = wdk::StorPowerActionNone,
     /// The system sleeps.
-    Sleep = srb::StorPowerActionSleep,
+    Sleep = wdk::StorPowerActionSleep,
     /// The system shuts down.
-    ShutdownOff = srb::StorPowerActionShutdownOff,
+    ShutdownOff = wdk::StorPowerActionShutdownOff,
 }
 
 /// STOR_PNP_ACTION: the values that are sent.
@@ -57,9 +57,9 @@ pub enum PowerAction {
 #[repr(u32)]
 pub enum PnpAction {
     /// The device is removed.
-    Remove = srb::StorRemoveDevice,
+    Remove = wdk::StorRemoveDevice,
     /// The device is stopped, to get other resources.
-    Stop = srb::StorStopDevice,
+    Stop = wdk::StorStopDevice,
 }
 
 /// A control request.
@@ -114,12 +114,12 @@ impl ControlRequest {
 
     fn function(self) -> u32 {
         match self {
-            Self::Flush(_) => srb::SRB_FUNCTION_FLUSH,
-            Self::Shutdown(_) => srb::SRB_FUNCTION_SHUTDOWN,
-            Self::ResetUnit(_) => srb::SRB_FUNCTION_RESET_LOGICAL_UNIT,
-            Self::ResetDevice(_) => srb::SRB_FUNCTION_RESET_DEVICE,
-            Self::Power(..) => srb::SRB_FUNCTION_POWER,
-            Self::Pnp(..) => srb::SRB_FUNCTION_PNP,
+            Self::Flush(_) => wdk::SRB_FUNCTION_FLUSH,
+            Self::Shutdown(_) => wdk::SRB_FUNCTION_SHUTDOWN,
+            Self::ResetUnit(_) => wdk::SRB_FUNCTION_RESET_LOGICAL_UNIT,
+            Self::ResetDevice(_) => wdk::SRB_FUNCTION_RESET_DEVICE,
+            Self::Power(..) => wdk::SRB_FUNCTION_POWER,
+            Self::Pnp(..) => wdk::SRB_FUNCTION_PNP,
         }
     }
 
@@ -161,14 +161,14 @@ impl ControlRequest {
                 base.set(storage::SrbExDataOffset, 0);
             }
             Self::Power(of, state, action) => {
-                data.set(power::Type, srb::SrbExDataTypePower);
+                data.set(power::Type, wdk::SrbExDataTypePower);
                 data.set(power::Length, (power::SIZE - DATA_HEADER) as u32);
                 data.set(power::SrbPowerFlags, power_flags(of));
                 data.set(power::DevicePowerState, state as u32);
                 data.set(power::PowerAction, action as u32);
             }
             Self::Pnp(of, action) => {
-                data.set(pnp::Type, srb::SrbExDataTypePnP);
+                data.set(pnp::Type, wdk::SrbExDataTypePnP);
                 data.set(pnp::Length, (pnp::SIZE - DATA_HEADER) as u32);
                 data.set(pnp::PnPAction, action as u32);
                 data.set(pnp::SrbPnPFlags, pnp_flags(of));
@@ -179,14 +179,14 @@ impl ControlRequest {
 
 fn power_flags(of: Recipient) -> u8 {
     match of {
-        Recipient::Adapter => srb::SRB_POWER_FLAGS_ADAPTER_REQUEST as u8,
+        Recipient::Adapter => wdk::SRB_POWER_FLAGS_ADAPTER_REQUEST as u8,
         Recipient::Unit(_) => 0,
     }
 }
 
 fn pnp_flags(of: Recipient) -> u32 {
     match of {
-        Recipient::Adapter => srb::SRB_PNP_FLAGS_ADAPTER_REQUEST,
+        Recipient::Adapter => wdk::SRB_PNP_FLAGS_ADAPTER_REQUEST,
         Recipient::Unit(_) => 0,
     }
 }
@@ -197,13 +197,13 @@ impl Port {
     pub(super) fn check_control(&self, control: ControlRequest, status: u8) {
         if !matches!(
             status,
-            srb_status::SRB_STATUS_SUCCESS
-                | srb_status::SRB_STATUS_INVALID_REQUEST
-                | srb_status::SRB_STATUS_BAD_FUNCTION
-                | srb_status::SRB_STATUS_NO_DEVICE
-                | srb_status::SRB_STATUS_INVALID_PATH_ID
-                | srb_status::SRB_STATUS_INVALID_TARGET_ID
-                | srb_status::SRB_STATUS_INVALID_LUN
+            wdk::SRB_STATUS_SUCCESS
+                | wdk::SRB_STATUS_INVALID_REQUEST
+                | wdk::SRB_STATUS_BAD_FUNCTION
+                | wdk::SRB_STATUS_NO_DEVICE
+                | wdk::SRB_STATUS_INVALID_PATH_ID
+                | wdk::SRB_STATUS_INVALID_TARGET_ID
+                | wdk::SRB_STATUS_INVALID_LUN
         ) {
             self.violation_of(
                 Callback::HwStartIo,

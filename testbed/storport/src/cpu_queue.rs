@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    abi::srb_status,
+    abi::wdk,
     adapter::{Checks, SrbShape, StartIoCpu},
     callbacks::Callback,
     control_request::ControlRequest,
@@ -518,7 +518,7 @@ impl CpuQueue {
         };
         slot.state.store(state::FREE, Ordering::Release);
         port.leave(work.unit);
-        if status & STATUS == srb_status::SRB_STATUS_BUSY {
+        if status & STATUS == wdk::SRB_STATUS_BUSY {
             self.delay_busy(inner, number, work);
             return;
         }
@@ -661,8 +661,7 @@ impl Port {
             );
         }
         let status = srb.status();
-        if status & STATUS == srb_status::SRB_STATUS_PENDING
-            || status & srb_status::SRB_STATUS_QUEUE_FROZEN != 0
+        if status & STATUS == wdk::SRB_STATUS_PENDING || status & wdk::SRB_STATUS_QUEUE_FROZEN != 0
         {
             self.violation(
                 Rule::SrbStatus,

@@ -19,7 +19,7 @@ use testbed_machine::cpu::{Deferred, irql};
 const MOST: usize = 4096;
 
 /// The upper half of `STOR_DPC.Lock` in initialised objects: "FDPC".
-const MARK: u64 = 0x4644_5043 << 32;
+const MARK: usize = 0x4644_5043 << 32;
 
 /// The argument of HwDpcRoutine for `Port::call_about`: threaded or ordinary.
 pub(super) const THREADED: u32 = 1;
@@ -88,7 +88,7 @@ impl Dpcs {
         }
         let lock = dpc.get(stor_dpc::Lock);
         let number = lock as u32;
-        (lock & !u64::from(u32::MAX) == MARK && self.get(number)?.address == dpc.address())
+        (lock & !(u32::MAX as usize) == MARK && self.get(number)?.address == dpc.address())
             .then_some(number)
     }
 }
@@ -144,7 +144,7 @@ impl Port {
         dpc.fill(stor_dpc::SIZE, 0);
         dpc.set(dpc_buffer::DeferredRoutine, routine.address());
         dpc.set(dpc_buffer::DeferredContext, context);
-        dpc.set(stor_dpc::Lock, MARK | u64::from(number));
+        dpc.set(stor_dpc::Lock, MARK | number as usize);
     }
 
     fn dpc_object(&self, dpc: Structure) -> Option<&'static DpcObject> {

@@ -24,7 +24,7 @@ use std::{
 };
 
 use super::{
-    abi::{Routine, Structure, config, port_configuration_information as info, srb_status},
+    abi::{Routine, Structure, port_configuration_information as info, wdk},
     adapter::{AdapterLimits, AdapterSettings, SrbShape, StartError},
     callbacks::{self, Callback},
     control_request::ControlRequest,
@@ -240,7 +240,7 @@ impl DumpStack {
             }
             self.poll(begin, request, control)?;
             port.single().state.store(state::FREE, Ordering::Release);
-            if srb.status() & STATUS != srb_status::SRB_STATUS_BUSY {
+            if srb.status() & STATUS != wdk::SRB_STATUS_BUSY {
                 break;
             }
             srb.renew();
@@ -286,7 +286,7 @@ impl DumpStack {
         port.call(Callback::HwResetBus, irql::HIGH, routine, arguments);
         if !was_back && port.is_single_back() {
             let status = port.srbs().view(port.single()).status() & STATUS;
-            if status != srb_status::SRB_STATUS_SUCCESS {
+            if status != wdk::SRB_STATUS_SUCCESS {
                 port.violation_of(
                     Callback::HwResetBus,
                     Rule::DumpResetBus,
@@ -359,7 +359,7 @@ fn start_in_order(port: &'static Port, entry: Routine) -> Result<(), StartError>
 impl Port {
     pub(super) fn fill_dump(&self, to: Structure) {
         if self.is_dump() {
-            to.set(info::DumpMode, config::DUMP_MODE_CRASH as u8);
+            to.set(info::DumpMode, wdk::DUMP_MODE_CRASH as u8);
         }
     }
 

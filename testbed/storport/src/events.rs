@@ -5,7 +5,7 @@ use std::{sync::Mutex, time::Duration};
 use super::{
     abi::{
         Status, Structure, stor_dispatcher_header as header,
-        stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_TIMEOUT},
+        wdk::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_TIMEOUT},
     },
     lock,
 };
@@ -21,7 +21,7 @@ pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> Status {
     if kind > SYNCHRONIZATION {
         return Err(STOR_STATUS_INVALID_PARAMETER);
     }
-    event.fill(header::SIZE, 0);
+    event.fill(24, 0);
     event.set(header::Lock, kind);
     event.set(header::SignalState, u32::from(set));
     Ok(())

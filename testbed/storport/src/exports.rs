@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use super::{
     abi::{
         calls::{Call, exports},
-        config, ntstatus, port_configuration_information as info,
+        ntstatus, port_configuration_information as info, wdk,
     },
     adapter::FailingExport,
     callbacks::{self, Callback},
@@ -254,7 +254,7 @@ fn get_bus_data(mut call: Call) -> usize {
     let buffer = call.structure();
     let bytes = call.u32() as usize;
     port.check_bus_data(call.function);
-    if kind != config::PCIConfiguration {
+    if kind != wdk::PCIConfiguration {
         return 0;
     }
     let most = match fails(port, FailingExport::GetBusData) {
@@ -274,7 +274,7 @@ fn set_bus_data_by_offset(mut call: Call) -> usize {
     let buffer = call.structure();
     let (offset, bytes) = (call.u32() as usize, call.u32() as usize);
     port.check_bus_data(call.function);
-    if kind != config::PCIConfiguration || offset + bytes > 256 {
+    if kind != wdk::PCIConfiguration || offset + bytes > 256 {
         return 0;
     }
     let data = buffer.bytes(bytes);

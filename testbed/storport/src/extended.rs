@@ -16,7 +16,7 @@ use super::{
     abi::{
         self, Status, Structure,
         calls::Call,
-        stor_status::{
+        wdk::{
             STOR_STATUS_INVALID_IRQL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_NOT_IMPLEMENTED,
             STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
         },

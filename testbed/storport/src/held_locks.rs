@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    abi::{Routine, Status, Structure, config, spin_lock, stor_lock_handle, stor_status},
+    abi::{Routine, Status, Structure, stor_lock_handle, wdk},
     callbacks::{self, Callback},
     dpcs,
     port::Port,
@@ -52,7 +52,7 @@ struct Held {
     side: Side,
     handle: usize,
     /// The value in the handle: thread and number of the acquisition.
-    token: u64,
+    token: usize,
     old_irql: u8,
     since: u64,
     /// The return address of the miniport's call; 0 for Storport.
@@ -161,7 +161,7 @@ impl Port {
             id,
             side,
             handle,
-            token: u64::from(thread) << 32 | u64::from(number),
+            token: (thread as usize) << 32 | number as usize,
             old_irql,
             since: clock::now(),
             caller: match side {
@@ -294,16 +294,16 @@ impl Port {
         let address = handle.address();
         if address == 0 {
             self.no_handle("taken");
-            return Err(stor_status::STOR_STATUS_INVALID_PARAMETER);
+            return Err(wdk::STOR_STATUS_INVALID_PARAMETER);
         }
         let Some((id, level)) = self.lock_of(form, kind, context) else {
-            return Err(stor_status::STOR_STATUS_INVALID_PARAMETER);
+            return Err(wdk::STOR_STATUS_INVALID_PARAMETER);
         };
         if !self.check_irql(form, kind, id) && form == Form::Extended {
-            return Err(stor_status::STOR_STATUS_INVALID_IRQL);
+            return Err(wdk::STOR_STATUS_INVALID_IRQL);
         }
         self.check_acquisition(id);
-        if kind == spin_lock::ThreadedDpcLock && !in_threaded_dpc() {
+        if kind == wdk::ThreadedDpcLock && !in_threaded_dpc() {
             self.lock_violation(
                 Rule::LockThreadedDpc,
                 id,
@@ -349,9 +349,9 @@ impl Port {
     /// answers most calls quickly.
     fn is_others_handle(&self, handle: Structure) -> bool {
         let thread = handle.get(stor_lock_handle::Context_LockQueue_Lock) >> 32;
-        let is_thread = (1..=u64::from(THREADS.load(Ordering::Relaxed))).contains(&thread);
+        let is_thread = (1..=THREADS.load(Ordering::Relaxed) as usize).contains(&thread);
         is_thread
-            && thread != u64::from(this_thread())
+            && thread != this_thread() as usize
             && self
                 .lock_ids()
                 .filter_map(|id| self.spin_lock(id))
@@ -360,7 +360,7 @@ impl Port {
 
     /// The lock that the miniport selects, and the IRQL at which it is held.
     fn lock_of(&self, form: Form, kind: u32, context: Structure) -> Option<(LockId, u8)> {
-        if matches!(kind, spin_lock::StartIoLock | spin_lock::InterruptLock) && !context.is_null() {
+        if matches!(kind, wdk::StartIoLock | wdk::InterruptLock) && !context.is_null() {
             self.violation(
                 Rule::DdiArgument,
                 format_args!(
@@ -383,11 +383,11 @@ impl Port {
             Some((LockId::Dpc(number?), level))
         };
         match kind {
-            spin_lock::StartIoLock => Some((LockId::StartIo, irql::DISPATCH)),
-            spin_lock::InterruptLock => Some((LockId::Interrupt, irql::DEVICE)),
-            spin_lock::DpcLock => dpc(irql::DISPATCH),
-            spin_lock::ThreadedDpcLock if form == Form::Extended => dpc(irql::DISPATCH),
-            spin_lock::DpcLevelLock if form == Form::Extended => dpc(irql::PASSIVE),
+            wdk::StartIoLock => Some((LockId::StartIo, irql::DISPATCH)),
+            wdk::InterruptLock => Some((LockId::Interrupt, irql::DEVICE)),
+            wdk::DpcLock => dpc(irql::DISPATCH),
+            wdk::ThreadedDpcLock if form == Form::Extended => dpc(irql::DISPATCH),
+            wdk::DpcLevelLock if form == Form::Extended => dpc(irql::PASSIVE),
             _ => {
                 self.violation(
                     Rule::LockKind,
@@ -404,8 +404,8 @@ impl Port {
     fn check_irql(&self, form: Form, kind: u32, id: LockId) -> bool {
         let level = cpu::current_irql();
         let fits = match kind {
-            spin_lock::InterruptLock => level <= irql::DEVICE,
-            spin_lock::DpcLevelLock => level == irql::DISPATCH,
+            wdk::InterruptLock => level <= irql::DEVICE,
+            wdk::DpcLevelLock => level == irql::DISPATCH,
             _ => level <= irql::DISPATCH,
         };
         let is_said = self.is_strict_control()
@@ -557,7 +557,7 @@ impl Port {
         let by_token = find(|held| held.token == token && held.side == Side::Miniport);
         let by_address = find(|held| held.handle == address && held.side == Side::Miniport);
         let Some((index, entry)) = by_token.or(by_address) else {
-            let (rule, what) = if token >> 32 != 0 && token >> 32 != u64::from(this_thread()) {
+            let (rule, what) = if token >> 32 != 0 && token >> 32 != this_thread() as usize {
                 (Rule::LockOtherThread, "was taken by another thread")
             } else {
                 (Rule::LockNotHeld, "is not held")
@@ -664,7 +664,7 @@ impl Port {
     }
 
     fn message_lock(&self, message: u32) -> Result<LockId, u32> {
-        if self.interrupt_mode() != config::InterruptSynchronizePerMessage {
+        if self.interrupt_mode() != wdk::InterruptSynchronizePerMessage {
             self.lock_violation(
                 Rule::LockMsiMode,
                 LockId::Message(message),
@@ -672,7 +672,7 @@ impl Port {
                     "MSI {message}: the adapter is not in InterruptSynchronizePerMessage mode"
                 ),
             );
-            return Err(stor_status::STOR_STATUS_INVALID_DEVICE_REQUEST);
+            return Err(wdk::STOR_STATUS_INVALID_DEVICE_REQUEST);
         }
         if message as usize >= self.locks.each_message().len() {
             self.lock_violation(
@@ -683,7 +683,7 @@ impl Port {
                     self.locks.each_message().len()
                 ),
             );
-            return Err(stor_status::STOR_STATUS_INVALID_PARAMETER);
+            return Err(wdk::STOR_STATUS_INVALID_PARAMETER);
         }
         Ok(LockId::Message(message))
     }

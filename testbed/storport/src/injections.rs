@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use super::{
-    abi::srb_status,
+    abi::wdk,
     adapter::{FailingFunction, SrbChange},
     lock,
     port::Port,
@@ -80,9 +80,7 @@ impl Port {
     pub(super) fn complete_held(&self) {
         for number in std::mem::take(&mut *lock(&self.injections.held)) {
             let slot = self.srbs().slot(number);
-            self.srbs()
-                .view(slot)
-                .set_status(srb_status::SRB_STATUS_BUS_RESET);
+            self.srbs().view(slot).set_status(wdk::SRB_STATUS_BUS_RESET);
             slot.state.store(state::COMPLETED, Ordering::Release);
             self.srbs().revoke(number);
             self.cpu_queue(self.srbs().cpu_of(number)).completed(number);

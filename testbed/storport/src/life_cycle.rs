@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::{
     abi::{
-        Routine, SUPPORTED_TYPE_LIST, Structure, access_range, config, control, driver_object,
-        ntstatus::STATUS_SUCCESS, port_configuration_information as info,
-        scsi_supported_control_type_list as list, unicode_string,
+        Routine, Structure, access_range, driver_object, ntstatus::STATUS_SUCCESS,
+        port_configuration_information as info, scsi_supported_control_type_list as list,
+        unicode_string, wdk,
     },
     adapter::{Once, StartError, StopError},
     callbacks::Callback,
@@ -204,7 +204,7 @@ pub(super) fn configure(
     to.set(info::AccessRanges, to.offset(ranges_at).address());
     for ((_, bar), at) in bars.iter().zip((ranges_at..).step_by(access_range::SIZE)) {
         let range = to.offset(at);
-        range.set(access_range::RangeStart, bar.address);
+        range.set(access_range::RangeStart, bar.address as usize);
         range.set(access_range::RangeLength, bar.bytes as u32);
         range.set(
             access_range::RangeInMemory,
@@ -212,8 +212,8 @@ pub(super) fn configure(
         );
     }
     let (mode, vector) = match kind {
-        InterruptKind::Messages => (config::Latched, plug_and_play::FIRST_VECTOR),
-        InterruptKind::Line => (config::LevelSensitive, PIN),
+        InterruptKind::Messages => (wdk::Latched, plug_and_play::FIRST_VECTOR),
+        InterruptKind::Line => (wdk::LevelSensitive, PIN),
     };
     to.set(info::InterruptMode, mode);
     to.set(info::BusInterruptVector, vector);
@@ -236,10 +236,10 @@ pub(super) fn configure(
         arguments,
     ) as u32;
     let why = match result {
-        config::SP_RETURN_FOUND => None,
-        config::SP_RETURN_NOT_FOUND => Some("returned SP_RETURN_NOT_FOUND".into()),
-        config::SP_RETURN_ERROR => Some("returned SP_RETURN_ERROR".into()),
-        config::SP_RETURN_BAD_CONFIG => Some("returned SP_RETURN_BAD_CONFIG".into()),
+        wdk::SP_RETURN_FOUND => None,
+        wdk::SP_RETURN_NOT_FOUND => Some("returned SP_RETURN_NOT_FOUND".into()),
+        wdk::SP_RETURN_ERROR => Some("returned SP_RETURN_ERROR".into()),
+        wdk::SP_RETURN_BAD_CONFIG => Some("returned SP_RETURN_BAD_CONFIG".into()),
         other => {
             let why = format!("returned {other}, which is no SP_RETURN value");
             port.violation_of(
@@ -254,7 +254,7 @@ pub(super) fn configure(
         return Err(refused(Callback::HwFindAdapter, why));
     }
     let mut configuration = Configuration::read(port, to);
-    if kind == InterruptKind::Line || configuration.interrupt_mode == config::InterruptSupportNone {
+    if kind == InterruptKind::Line || configuration.interrupt_mode == wdk::InterruptSupportNone {
         configuration.message_routine = Routine::NONE;
     }
     let asked = port
@@ -286,7 +286,7 @@ fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller)
             plug_and_play::enable(&port.function, InterruptKind::Line);
         }
     } else {
-        if configuration.interrupt_mode == config::InterruptSynchronizePerMessage {
+        if configuration.interrupt_mode == wdk::InterruptSynchronizePerMessage {
             port.locks.separate_messages(controller.messages());
         }
         plug_and_play::unmask_messages(&port.function, Controller::cpu_of);
@@ -324,14 +324,15 @@ fn supported(
     query: u32,
     types: u32,
 ) -> Result<Vec<bool>, StartError> {
-    let bytes = SUPPORTED_TYPE_LIST + types as usize;
+    let answers_at = list::SupportedTypeList.offset();
+    let bytes = answers_at + types as usize;
     let page = leak(port, PAGE)?;
     // The list ends at the end of the page, so that an overrun faults where it happens.
     let to = page.offset(PAGE - bytes.next_multiple_of(4));
     to.set(list::MaxControlType, types);
     let arguments = [port.extension(), query as usize, to.address()];
     let status = port.call_passive(callback, query, routine, arguments) as u32;
-    if status != control::ScsiAdapterControlSuccess {
+    if status != wdk::ScsiAdapterControlSuccess {
         port.violation_of(
             callback,
             Rule::AdapterControl,
@@ -341,7 +342,7 @@ fn supported(
             ),
         );
     }
-    let answers = to.offset(SUPPORTED_TYPE_LIST).bytes(types as usize);
+    let answers = to.offset(answers_at).bytes(types as usize);
     Ok(answers.into_iter().map(|answer| answer != 0).collect())
 }
 
@@ -351,12 +352,12 @@ fn query_control_types(port: &'static Port) -> Result<(), StartError> {
         port,
         Callback::HwAdapterControl,
         registration.adapter_control,
-        control::ScsiQuerySupportedControlTypes,
-        control::ScsiAdapterControlMax,
+        wdk::ScsiQuerySupportedControlTypes,
+        wdk::ScsiAdapterControlMax,
     )?;
     for (name, kind) in [
-        ("ScsiStopAdapter", control::ScsiStopAdapter),
-        ("ScsiRestartAdapter", control::ScsiRestartAdapter),
+        ("ScsiStopAdapter", wdk::ScsiStopAdapter),
+        ("ScsiRestartAdapter", wdk::ScsiRestartAdapter),
     ] {
         if controls.get(kind as usize) != Some(&true) {
             port.violation_of(
@@ -372,8 +373,8 @@ fn query_control_types(port: &'static Port) -> Result<(), StartError> {
             port,
             Callback::HwUnitControl,
             registration.unit_control,
-            control::ScsiQuerySupportedUnitControlTypes,
-            control::ScsiUnitControlMax,
+            wdk::ScsiQuerySupportedUnitControlTypes,
+            wdk::ScsiUnitControlMax,
         )?;
         let _ = port.unit_controls.set(units);
     }
@@ -509,9 +510,9 @@ pub(super) fn shut_down(port: &'static Port) {
 pub(super) fn stop(port: &'static Port) -> Result<(), StopError> {
     port.gate.close(closed::STOPPED);
     let mut result = Ok(());
-    if port.supports(control::ScsiStopAdapter) {
-        let status = port.control_adapter(control::ScsiStopAdapter);
-        if status != control::ScsiAdapterControlSuccess {
+    if port.supports(wdk::ScsiStopAdapter) {
+        let status = port.control_adapter(wdk::ScsiStopAdapter);
+        if status != wdk::ScsiAdapterControlSuccess {
             result = Err(StopError::Refused(status));
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    abi::{control, srb, stor_addr_btl8 as btl8},
+    abi::{stor_addr_btl8 as btl8, wdk},
     adapter::{OptionalCallback, OptionalCallbacks},
     callbacks::Callback,
     life_cycle,
@@ -30,12 +30,12 @@ impl Port {
                 })
             }
             OptionalCallback::SurpriseRemoval => {
-                let kind = control::ScsiAdapterSurpriseRemoval;
+                let kind = wdk::ScsiAdapterSurpriseRemoval;
                 self.supports(kind)
                     .then(|| self.call_control(kind, irql::PASSIVE))
             }
             OptionalCallback::UnitStart(unit) => {
-                let kind = control::ScsiUnitStart;
+                let kind = wdk::ScsiUnitStart;
                 let routine = self.registration().unit_control;
                 let arguments = [self.extension(), kind as usize, self.address_of(unit)?];
                 self.supports_unit(kind).then(|| {
@@ -48,8 +48,8 @@ impl Port {
     /// A STOR_ADDR_BTL8 that is not freed, because such calls are few.
     fn address_of(&self, unit: Address) -> Option<usize> {
         let address = life_cycle::leak(self, btl8::SIZE).ok()?;
-        address.set(btl8::Type, srb::STOR_ADDRESS_TYPE_BTL8 as u16);
-        address.set(btl8::AddressLength, srb::STOR_ADDR_BTL8_ADDRESS_LENGTH);
+        address.set(btl8::Type, wdk::STOR_ADDRESS_TYPE_BTL8 as u16);
+        address.set(btl8::AddressLength, wdk::STOR_ADDR_BTL8_ADDRESS_LENGTH);
         address.set(btl8::Path, unit.path);
         address.set(btl8::Target, unit.target);
         address.set(btl8::Lun, unit.lun);

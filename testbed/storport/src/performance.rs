@@ -2,8 +2,8 @@
 
 use super::{
     abi::{
-        Status, Structure, group_affinity, perf, perf_configuration_data as data,
-        stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_UNSUCCESSFUL},
+        Status, Structure, group_affinity, perf_configuration_data as data,
+        wdk::{self, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_UNSUCCESSFUL},
     },
     adapter::ConcurrentChannels,
     callbacks::{self, Callback},
@@ -40,21 +40,21 @@ impl Port {
     /// The flags that are offered for a structure of this version (storport-rules.md
     /// PERF_CONFIGURATION_DATA). STOR_PERF_NO_SGL is not, because each request has a list.
     fn offered(&self, version: u32) -> u32 {
-        let mut flags = perf::STOR_PERF_DPC_REDIRECTION;
+        let mut flags = wdk::STOR_PERF_DPC_REDIRECTION;
         if self.settings.concurrent_channels == ConcurrentChannels::Granted {
-            flags |= perf::STOR_PERF_CONCURRENT_CHANNELS;
+            flags |= wdk::STOR_PERF_CONCURRENT_CHANNELS;
         }
         if self.messages() > 0 {
-            flags |= perf::STOR_PERF_INTERRUPT_MESSAGE_RANGES;
+            flags |= wdk::STOR_PERF_INTERRUPT_MESSAGE_RANGES;
         }
         if version >= 3 {
-            flags |= perf::STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO;
+            flags |= wdk::STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO;
             if self.messages() > 0 {
-                flags |= perf::STOR_PERF_ADV_CONFIG_LOCALITY;
+                flags |= wdk::STOR_PERF_ADV_CONFIG_LOCALITY;
             }
         }
         if version >= 4 {
-            flags |= perf::STOR_PERF_DPC_REDIRECTION_CURRENT_CPU;
+            flags |= wdk::STOR_PERF_DPC_REDIRECTION_CURRENT_CPU;
         }
         flags
     }
@@ -94,22 +94,22 @@ impl Port {
     fn grant(&self, to: Structure, offered: u32) -> Status {
         let flags = to.get(data::Flags);
         let needs = |flag: u32, other: u32| flags & flag == 0 || flags & other == other;
-        let redirection = perf::STOR_PERF_DPC_REDIRECTION;
-        let ranges = perf::STOR_PERF_INTERRUPT_MESSAGE_RANGES;
+        let redirection = wdk::STOR_PERF_DPC_REDIRECTION;
+        let ranges = wdk::STOR_PERF_INTERRUPT_MESSAGE_RANGES;
         let consistent = flags & !offered == 0
             && needs(ranges, redirection)
-            && needs(perf::STOR_PERF_ADV_CONFIG_LOCALITY, ranges | redirection)
+            && needs(wdk::STOR_PERF_ADV_CONFIG_LOCALITY, ranges | redirection)
             && needs(
-                perf::STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO,
+                wdk::STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO,
                 redirection,
             )
-            && needs(perf::STOR_PERF_DPC_REDIRECTION_CURRENT_CPU, redirection);
+            && needs(wdk::STOR_PERF_DPC_REDIRECTION_CURRENT_CPU, redirection);
         let first = to.get(data::FirstRedirectionMessageNumber);
         let last = to.get(data::LastRedirectionMessageNumber);
         let has_ranges = flags & ranges != 0;
         let ranges_fit = !has_ranges || first <= last && last < self.messages();
         let channels = to.get(data::ConcurrentChannels);
-        let wants_channels = flags & perf::STOR_PERF_CONCURRENT_CHANNELS != 0;
+        let wants_channels = flags & wdk::STOR_PERF_CONCURRENT_CHANNELS != 0;
         if !consistent || !ranges_fit || wants_channels && channels == 0 {
             return Err(STOR_STATUS_UNSUCCESSFUL);
         }
@@ -123,7 +123,7 @@ impl Port {
             // Succeeds, because the options were not set before.
             self.locks.grant_channels(channels.min(cpu::count()));
         }
-        if flags & perf::STOR_PERF_ADV_CONFIG_LOCALITY != 0 {
+        if flags & wdk::STOR_PERF_ADV_CONFIG_LOCALITY != 0 {
             self.fill_targets(to, first, last);
         }
         Ok(())

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    abi::{Routine, Structure, config},
+    abi::{Routine, Structure, wdk},
     adapter::{AdapterSettings, SrbShape},
     callbacks,
     configuration::{Configuration, Registration},
@@ -288,11 +288,11 @@ impl Port {
 
     pub(super) fn interrupt_mode(&self) -> u32 {
         if self.locks.per_message() {
-            config::InterruptSynchronizePerMessage
+            wdk::InterruptSynchronizePerMessage
         } else if self.messages() > 0 {
-            config::InterruptSynchronizeAll
+            wdk::InterruptSynchronizeAll
         } else {
-            config::InterruptSupportNone
+            wdk::InterruptSupportNone
         }
     }
 

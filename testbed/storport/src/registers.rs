@@ -147,7 +147,7 @@ impl Port {
     /// Reports an access to configuration space in the wrong callback (storport-rules.md
     /// Routines).
     pub(super) fn check_bus_data(&self, function: &str) {
-        use super::abi::control::{ScsiSetBootConfig, ScsiSetRunningConfig};
+        use super::abi::wdk::{ScsiSetBootConfig, ScsiSetRunningConfig};
         let callback = callbacks::current();
         let control = callbacks::current_argument();
         let allowed = callback == Callback::HwFindAdapter

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{
-    abi::srb_status,
+    abi::wdk,
     adapter::{Escalation, PausedTimeOuts},
     callbacks::Callback,
     control_request::ControlRequest,
@@ -75,7 +75,7 @@ impl Program for Tier {
         let (number, sent) = self.late;
         let slot = port.srbs().slot(number);
         let is_back = !slot.is_with_miniport() || slot.sent.load(Ordering::Relaxed) != sent;
-        if completion.srb_status == srb_status::SRB_STATUS_SUCCESS && is_back {
+        if completion.srb_status == wdk::SRB_STATUS_SUCCESS && is_back {
             port.event(format_args!("{:?} ended {}", self.reset, self.cause));
             return;
         }

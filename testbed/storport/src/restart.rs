@@ -13,7 +13,7 @@
 //! HwInitialize enables it.
 
 use super::{
-    abi::{control, srb_status},
+    abi::wdk,
     adapter::{ControlCalls, RestartError, Resume},
     callbacks::{self, Callback},
     control_request::{ControlRequest, PowerAction, PowerState, Recipient},
@@ -28,7 +28,7 @@ use testbed_machine::cpu::irql;
 
 /// Sleeps once. The calling thread is not a CPU, and all programs have finished.
 pub(super) fn restart(port: &'static Port) -> Result<(), RestartError> {
-    if port.supports(control::ScsiAdapterPower) {
+    if port.supports(wdk::ScsiAdapterPower) {
         return Err(RestartError::AdapterPower);
     }
     send_power(port, PowerState::D3, PowerAction::Sleep)?;
@@ -37,8 +37,8 @@ pub(super) fn restart(port: &'static Port) -> Result<(), RestartError> {
     if outstanding > 0 {
         return Err(RestartError::Outstanding(outstanding));
     }
-    let stopped = port.control_adapter(control::ScsiStopAdapter);
-    if stopped != control::ScsiAdapterControlSuccess {
+    let stopped = port.control_adapter(wdk::ScsiStopAdapter);
+    if stopped != wdk::ScsiAdapterControlSuccess {
         return Err(RestartError::Refused("ScsiStopAdapter", stopped));
     }
     if let Some(controller) = port.interrupts.get() {
@@ -61,14 +61,14 @@ pub(super) fn restart(port: &'static Port) -> Result<(), RestartError> {
 }
 
 fn resume(port: &'static Port) -> Result<(), RestartError> {
-    if port.settings.resume == Resume::Restart && port.supports(control::ScsiRestartAdapter) {
-        if port.supports(control::ScsiSetRunningConfig) {
-            port.call_control(control::ScsiSetRunningConfig, irql::PASSIVE);
+    if port.settings.resume == Resume::Restart && port.supports(wdk::ScsiRestartAdapter) {
+        if port.supports(wdk::ScsiSetRunningConfig) {
+            port.call_control(wdk::ScsiSetRunningConfig, irql::PASSIVE);
         }
         connect(port);
         let restarted =
-            port.with_optional_callbacks(|| port.control_adapter(control::ScsiRestartAdapter));
-        if restarted != control::ScsiAdapterControlSuccess {
+            port.with_optional_callbacks(|| port.control_adapter(wdk::ScsiRestartAdapter));
+        if restarted != wdk::ScsiAdapterControlSuccess {
             return Err(RestartError::Refused("ScsiRestartAdapter", restarted));
         }
         return Ok(());
@@ -115,7 +115,7 @@ fn send_power(
 
 fn flush(port: &'static Port, unit: Address) -> Result<(), RestartError> {
     let status = life_cycle::send_control(port, ControlRequest::Flush(unit));
-    if status != srb_status::SRB_STATUS_SUCCESS && port.configuration().caches_data {
+    if status != wdk::SRB_STATUS_SUCCESS && port.configuration().caches_data {
         return Err(RestartError::Cache(status));
     }
     Ok(())
@@ -156,7 +156,7 @@ impl Port {
     pub(super) fn is_strict_control(&self) -> bool {
         let kind = callbacks::current_argument();
         callbacks::current() == Callback::HwAdapterControl
-            && matches!(kind, control::ScsiStopAdapter | control::ScsiRestartAdapter)
+            && matches!(kind, wdk::ScsiStopAdapter | wdk::ScsiRestartAdapter)
             && self.settings.control_calls != ControlCalls::Passive
     }
 }

@@ -15,9 +15,9 @@ use std::{
 
 use super::{
     abi::{
-        self, Field, Structure, scsi_request_block as scsi, srb, srb_flags, srb_status,
-        srbex_data_scsi_cdb16 as cdb16, stor_addr_btl8 as btl8, stor_scatter_gather_element,
-        stor_scatter_gather_list, storage_request_block as storage,
+        self, Field, Structure, scsi_request_block as scsi, srbex_data_scsi_cdb16 as cdb16,
+        stor_addr_btl8 as btl8, stor_scatter_gather_element, stor_scatter_gather_list,
+        storage_request_block as storage, wdk,
     },
     adapter::{Checks, SrbChange, SrbShape},
     request::{Address, Completion, Direction, Request},
@@ -224,7 +224,7 @@ impl Srbs {
 
     fn extension_at(&self) -> usize {
         (LIST_AT
-            + abi::SCATTER_GATHER_LIST
+            + stor_scatter_gather_list::List.offset()
             + self.settings.elements * stor_scatter_gather_element::SIZE)
             .next_multiple_of(16)
     }
@@ -367,9 +367,13 @@ impl Srbs {
             let (Some((physical, length)), true) = (run, count < self.settings.elements) else {
                 return false;
             };
-            let element =
-                list.offset(abi::SCATTER_GATHER_LIST + count * stor_scatter_gather_element::SIZE);
-            element.set(stor_scatter_gather_element::PhysicalAddress, physical);
+            let element = list.offset(
+                stor_scatter_gather_list::List.offset() + count * stor_scatter_gather_element::SIZE,
+            );
+            element.set(
+                stor_scatter_gather_element::PhysicalAddress,
+                physical as usize,
+            );
             element.set(stor_scatter_gather_element::Length, length as u32);
             element.set(stor_scatter_gather_element::Reserved, 0);
             done += length;
@@ -395,8 +399,8 @@ impl Srbs {
             0x08 | 0x0A | 0x28 | 0x2A | 0xA8 | 0xAA | 0x88 | 0x8A
         );
         let mapped = match self.settings.map_buffers {
-            abi::config::STOR_MAP_NO_BUFFERS => false,
-            abi::config::STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE => true,
+            abi::wdk::STOR_MAP_NO_BUFFERS => false,
+            abi::wdk::STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE => true,
             _ => !read_or_write,
         };
         if mapped { address } else { 0 }
@@ -406,11 +410,11 @@ impl Srbs {
         let slot = self.slot(number);
         let base = self.view(slot).base();
         let start = slot.address() - HEADER;
-        let flags = srb_flags::SRB_FLAGS_NO_QUEUE_FREEZE
-            | srb_flags::SRB_FLAGS_QUEUE_ACTION_ENABLE
+        let flags = wdk::SRB_FLAGS_NO_QUEUE_FREEZE
+            | wdk::SRB_FLAGS_QUEUE_ACTION_ENABLE
             | match request.data.as_ref().map(|data| data.direction) {
-                Some(Direction::In) => srb_flags::SRB_FLAGS_DATA_IN,
-                Some(Direction::Out) => srb_flags::SRB_FLAGS_DATA_OUT,
+                Some(Direction::In) => wdk::SRB_FLAGS_DATA_IN,
+                Some(Direction::Out) => wdk::SRB_FLAGS_DATA_OUT,
                 None => 0,
             };
         let data = self.data_buffer(request, slot.data().unwrap_or(0));
@@ -423,30 +427,30 @@ impl Srbs {
             SrbShape::Scsi => {
                 base.fill(scsi::SIZE, 0);
                 base.set(scsi::Length, scsi::SIZE as u16);
-                base.set(scsi::Function, srb::SRB_FUNCTION_EXECUTE_SCSI as u8);
+                base.set(scsi::Function, wdk::SRB_FUNCTION_EXECUTE_SCSI as u8);
                 base.set(scsi::QueueTag, tag);
-                base.set(scsi::QueueAction, srb::SRB_SIMPLE_TAG_REQUEST as u8);
+                base.set(scsi::QueueAction, wdk::SRB_SIMPLE_TAG_REQUEST as u8);
             }
             SrbShape::Storage => {
                 base.fill(STORAGE_BYTES, 0);
                 base.set(storage::Length, STORAGE_PREFIX);
-                let function = srb::SRB_FUNCTION_STORAGE_REQUEST_BLOCK as u8;
+                let function = wdk::SRB_FUNCTION_STORAGE_REQUEST_BLOCK as u8;
                 base.set(storage::Function, function);
-                base.set(storage::Signature, srb::SRB_SIGNATURE);
-                base.set(storage::Version, srb::STORAGE_REQUEST_BLOCK_VERSION_1);
+                base.set(storage::Signature, wdk::SRB_SIGNATURE);
+                base.set(storage::Version, wdk::STORAGE_REQUEST_BLOCK_VERSION_1);
                 base.set(storage::SrbLength, STORAGE_BYTES as u32);
-                base.set(storage::SrbFunction, srb::SRB_FUNCTION_EXECUTE_SCSI);
+                base.set(storage::SrbFunction, wdk::SRB_FUNCTION_EXECUTE_SCSI);
                 base.set(storage::RequestTag, number);
-                let attribute = srb::SRB_SIMPLE_TAG_REQUEST as u16;
+                let attribute = wdk::SRB_SIMPLE_TAG_REQUEST as u16;
                 base.set(storage::RequestAttribute, attribute);
                 base.set(storage::AddressOffset, ADDRESS_AT as u32);
                 base.set(storage::NumSrbExData, 1);
                 base.set(storage::SrbExDataOffset, CDB_AT as u32);
                 let address = base.offset(ADDRESS_AT);
-                address.set(btl8::Type, srb::STOR_ADDRESS_TYPE_BTL8 as u16);
-                address.set(btl8::AddressLength, srb::STOR_ADDR_BTL8_ADDRESS_LENGTH);
+                address.set(btl8::Type, wdk::STOR_ADDRESS_TYPE_BTL8 as u16);
+                address.set(btl8::AddressLength, wdk::STOR_ADDR_BTL8_ADDRESS_LENGTH);
                 let cdb = base.offset(CDB_AT);
-                cdb.set(cdb16::Type, srb::SrbExDataTypeScsiCdb16);
+                cdb.set(cdb16::Type, wdk::SrbExDataTypeScsiCdb16);
                 cdb.set(cdb16::Length, (cdb16::SIZE - 8) as u32);
             }
         }
@@ -528,7 +532,7 @@ impl Srb {
 
     pub(super) fn completion(self, token: u64, latency: Duration) -> Completion {
         let status = self.status();
-        let sense_valid = status & srb_status::SRB_STATUS_AUTOSENSE_VALID != 0;
+        let sense_valid = status & wdk::SRB_STATUS_AUTOSENSE_VALID != 0;
         Completion {
             token,
             srb_status: status & STATUS,
@@ -565,21 +569,21 @@ impl Srb {
     }
 
     fn set_direction(self, data_in: bool, data_out: bool) {
-        const BOTH: u32 = srb_flags::SRB_FLAGS_DATA_IN | srb_flags::SRB_FLAGS_DATA_OUT;
+        const BOTH: u32 = wdk::SRB_FLAGS_DATA_IN | wdk::SRB_FLAGS_DATA_OUT;
         let flags = (scsi::SrbFlags, storage::SrbFlags);
         let mut value = self.get(flags, 0) & !BOTH;
         if data_in {
-            value |= srb_flags::SRB_FLAGS_DATA_IN;
+            value |= wdk::SRB_FLAGS_DATA_IN;
         }
         if data_out {
-            value |= srb_flags::SRB_FLAGS_DATA_OUT;
+            value |= wdk::SRB_FLAGS_DATA_OUT;
         }
         self.set(flags, 0, value);
     }
 
     /// Resets SrbStatus and ScsiStatus, so that the SRB can be sent again.
     pub(super) fn renew(self) {
-        self.set_status(srb_status::SRB_STATUS_PENDING);
+        self.set_status(wdk::SRB_STATUS_PENDING);
         self.set(SCSI_STATUS, CDB_AT, 0);
     }
 

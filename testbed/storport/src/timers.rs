@@ -10,7 +10,7 @@ use std::{
 use super::{
     abi::{
         Routine, Status,
-        stor_status::{
+        wdk::{
             STOR_STATUS_BUSY, STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_STATE,
             STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
         },
@@ -143,7 +143,7 @@ impl Deferred for StateChange {
             return;
         }
         // STOR_ADDRESS_TYPE_BTL8 is the only type, and the status is a success.
-        let address_type = super::abi::srb::STOR_ADDRESS_TYPE_BTL8 as usize;
+        let address_type = super::abi::wdk::STOR_ADDRESS_TYPE_BTL8 as usize;
         self.port.with_start_io(|level| {
             self.port.call(
                 Callback::HwStateChange,

@@ -7,7 +7,7 @@ use std::ffi::CStr;
 
 use testbed_machine::{trap, variadic::VariadicArguments};
 
-use super::{Routine, Structure, stor_status::STOR_STATUS_INVALID_PARAMETER};
+use super::{Routine, Structure, wdk::STOR_STATUS_INVALID_PARAMETER};
 use crate::{callbacks, port::Port, request::Address, units::Unit};
 
 /// A call of an exported function.

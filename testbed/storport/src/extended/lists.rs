@@ -7,7 +7,7 @@ use super::{
         abi::{
             Status, Structure, calls::Call, stor_list_entry as list_entry,
             stor_slist_entry as slist_entry, stor_slist_header as slist,
-            stor_status::STOR_STATUS_INVALID_PARAMETER,
+            wdk::STOR_STATUS_INVALID_PARAMETER,
         },
         lock,
         port::Port,
@@ -26,7 +26,7 @@ pub(super) fn initialize_slist_head(call: &mut Call, _: &'static Port) -> Status
 /// Sets first entry and depth, and increments the sequence number above the depth.
 fn set_slist(head: Structure, first: usize, depth: u16) {
     let sequence = (head.get(slist::Alignment) >> 16).wrapping_add(1);
-    head.set(slist::Alignment, sequence << 16 | u64::from(depth));
+    head.set(slist::Alignment, sequence << 16 | usize::from(depth));
     head.set(slist::Region, first & !0xf | 1);
 }
 

@@ -7,7 +7,7 @@ use super::{
             calls::Call,
             startio_performance_parameters as start_io,
             startio_performance_parameters_v2 as start_io2, stor_request_info_v1 as request_info,
-            stor_status::{
+            wdk::{
                 STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_REQUEST,
                 STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_NOT_IMPLEMENTED,
                 STOR_STATUS_UNSUCCESSFUL,
@@ -179,7 +179,7 @@ pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> Statu
         lun: address.get(abi::stor_addr_btl8::Lun),
     };
     let is_btl8 =
-        u32::from(address.get(abi::stor_addr_btl8::Type)) == abi::srb::STOR_ADDRESS_TYPE_BTL8;
+        u32::from(address.get(abi::stor_addr_btl8::Type)) == abi::wdk::STOR_ADDRESS_TYPE_BTL8;
     let Some(unit) = port.units.get(unit).filter(|_| is_btl8) else {
         return Err(STOR_STATUS_INVALID_PARAMETER);
     };

@@ -7,10 +7,9 @@ use super::{
         abi::{
             self, Status, Structure,
             calls::Call,
-            config, message_interrupt_information as msi,
-            stor_dpc_watchdog_information as dpc_watchdog,
-            stor_status::{
-                STOR_STATUS_INVALID_DEVICE_REQUEST, STOR_STATUS_INVALID_IRQL,
+            message_interrupt_information as msi, stor_dpc_watchdog_information as dpc_watchdog,
+            wdk::{
+                self, STOR_STATUS_INVALID_DEVICE_REQUEST, STOR_STATUS_INVALID_IRQL,
                 STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_UNSUCCESSFUL,
             },
         },
@@ -86,10 +85,13 @@ pub(crate) fn message_information(port: &Port, message: u32, to: Structure) -> S
     let vector = plug_and_play::FIRST_VECTOR + message;
     to.set(msi::MessageId, message);
     to.set(msi::MessageData, vector);
-    to.set(msi::MessageAddress, plug_and_play::message_address(cpu));
+    to.set(
+        msi::MessageAddress,
+        plug_and_play::message_address(cpu) as usize,
+    );
     to.set(msi::InterruptVector, vector);
     to.set(msi::InterruptLevel, u32::from(irql::DEVICE));
-    to.set(msi::InterruptMode, config::Latched);
+    to.set(msi::InterruptMode, wdk::Latched);
     Ok(())
 }
 

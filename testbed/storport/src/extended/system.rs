@@ -6,7 +6,7 @@ use super::{
             self, Status, Structure,
             calls::Call,
             group_affinity,
-            stor_status::{
+            wdk::{
                 STOR_STATUS_BUFFER_TOO_SMALL, STOR_STATUS_INVALID_PARAMETER,
                 STOR_STATUS_UNSUCCESSFUL,
             },
@@ -23,8 +23,8 @@ pub(super) fn processor_number() -> u32 {
     cpu::current_number() << 16
 }
 
-fn all_processors() -> u64 {
-    u64::MAX >> (64 - cpu::count())
+fn all_processors() -> usize {
+    usize::MAX >> (usize::BITS - cpu::count())
 }
 
 pub(super) fn get_processor_index_from_number(call: &mut Call, _: &'static Port) -> Status {

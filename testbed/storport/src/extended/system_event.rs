@@ -8,7 +8,7 @@ use super::{
             self, Status, Structure,
             calls::Call,
             stor_log_event_details as field,
-            stor_status::{
+            wdk::{
                 STOR_STATUS_INVALID_BUFFER_SIZE, STOR_STATUS_INVALID_PARAMETER,
                 STOR_STATUS_UNSUPPORTED_VERSION,
             },

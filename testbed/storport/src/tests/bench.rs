@@ -14,9 +14,9 @@ use std::{
 pub(super) use super::{
     super::{
         abi::{
-            self, Routine, Structure, config, control, hw_initialization_data as init,
-            port_configuration_information as info, scsi_request_block as scsi, srb,
-            stor_lock_handle, storage_request_block as storage,
+            self, Routine, Structure, hw_initialization_data as init,
+            port_configuration_information as info, scsi_request_block as scsi, stor_lock_handle,
+            storage_request_block as storage, wdk,
         },
         adapter::{Adapter, AdapterSettings, Checks, FailedStart, SrbShape, StartError},
         callbacks::{self, Callback},

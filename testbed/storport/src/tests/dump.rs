@@ -4,7 +4,7 @@
 use std::{ffi::CStr, time::Duration};
 
 use super::{
-    super::{abi::spin_lock, control_request::ControlRequest, dump::DumpError},
+    super::{abi::wdk, control_request::ControlRequest, dump::DumpError},
     bench::*,
 };
 use Callback::{
@@ -64,7 +64,7 @@ fn argument_behind(ranges: usize, count: usize) -> String {
 
 #[test]
 fn a_dump_stack_is_recognised_and_promises_the_alignment_that_was_asked_for() {
-    for (features, alignment) in [(0, 8), (config::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT, 16)] {
+    for (features, alignment) in [(0, 8), (wdk::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT, 16)] {
         let seen = Notes::new();
         let stack = started(
             Miniport::new()
@@ -86,7 +86,7 @@ fn a_dump_stack_is_recognised_and_promises_the_alignment_that_was_asked_for() {
         let addresses = [alignment, 16];
         assert_eq!(
             seen.take(),
-            [("dump=1".to_owned(), 1, config::LevelSensitive, addresses)]
+            [("dump=1".to_owned(), 1, wdk::LevelSensitive, addresses)]
         );
         assert_eq!(stack.memory(), (256, 4096));
         assert_eq!(stack.report().violations, []);
@@ -120,7 +120,7 @@ fn what_is_absent_is_refused_by_its_result() {
 #[test]
 fn a_lock_is_not_taken() {
     initialize_that(|c| {
-        c.under(&[spin_lock::StartIoLock], |c| {
+        c.under(&[wdk::StartIoLock], |c| {
             assert!(!c.holds(LockId::StartIo));
         });
         assert_eq!(current_irql(), irql::HIGH);

@@ -4,7 +4,7 @@
 use std::{thread, time::Duration};
 
 use super::{
-    super::abi::spin_lock::{DpcLock, StartIoLock},
+    super::abi::wdk::{DpcLock, StartIoLock},
     bench::*,
 };
 use Callback::{HwBuildIo, HwFindAdapter, HwStartIo};

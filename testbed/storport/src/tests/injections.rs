@@ -147,8 +147,8 @@ fn requests_that_are_held_are_built_and_end_with_a_bus_reset() {
     assert_eq!(bench.broken(), []);
 }
 
-const RESET_DEVICE: u32 = srb::SRB_FUNCTION_RESET_DEVICE;
-const RESET_UNIT: u32 = srb::SRB_FUNCTION_RESET_LOGICAL_UNIT;
+const RESET_DEVICE: u32 = wdk::SRB_FUNCTION_RESET_DEVICE;
+const RESET_UNIT: u32 = wdk::SRB_FUNCTION_RESET_LOGICAL_UNIT;
 /// No function: HwResetBus.
 const BUS: u32 = 0xFF;
 

@@ -157,7 +157,7 @@ fn pool_that_is_not_freed_is_a_leak() {
     bench.adapter.stop().unwrap();
     let failed = refused(Miniport::new().on(HwFindAdapter, move |c| {
         leaks(c);
-        c.answer(config::SP_RETURN_ERROR);
+        c.answer(wdk::SP_RETURN_ERROR);
     }));
 
     assert_eq!(bench.adapter.report().leaks, ["64 bytes of pool"]);
@@ -470,7 +470,7 @@ fn msi_information_names_message_and_vector() {
         assert_eq!(statuses, [0, 0xC100_0006]);
         assert_eq!(seen.get(msi::MessageId), 1);
         assert_eq!(seen.get(msi::MessageData), 0x51);
-        assert_eq!(seen.get(msi::InterruptMode), config::Latched);
+        assert_eq!(seen.get(msi::InterruptMode), wdk::Latched);
     });
 }
 

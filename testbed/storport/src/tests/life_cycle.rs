@@ -74,7 +74,7 @@ fn messages_are_enabled_before_find_adapter_and_unmasked_after_it() {
         seen.push((bytes, enabled, c.structure().get(info::InterruptMode)));
     }));
 
-    assert_eq!(seen.take(), [(256, 0x80, config::Latched)]);
+    assert_eq!(seen.take(), [(256, 0x80, wdk::Latched)]);
     bench.function.check_messages();
     assert_eq!(bench.broken(), []);
 }
@@ -131,7 +131,7 @@ fn config_info_tells_the_adapters_resources_and_the_defaults() {
         seen.push([
             u64::from(info.get(info::Length)),
             u64::from(info.get(info::NumberOfAccessRanges)),
-            ranges.get(abi::access_range::RangeStart),
+            ranges.get(abi::access_range::RangeStart) as u64,
             u64::from(ranges.get(abi::access_range::RangeLength)),
             u64::from(ranges.get(abi::access_range::RangeInMemory)),
             u64::from(info.get(info::SrbType)),
@@ -149,7 +149,7 @@ fn config_info_tells_the_adapters_resources_and_the_defaults() {
 #[test]
 fn a_find_adapter_that_finds_nothing_stops_the_function() {
     let function = FakeFunction::new(0);
-    let absent = Miniport::new().on(HwFindAdapter, |c| c.answer(config::SP_RETURN_NOT_FOUND));
+    let absent = Miniport::new().on(HwFindAdapter, |c| c.answer(wdk::SP_RETURN_NOT_FOUND));
 
     let refused = try_start(absent, function.clone(), quick()).map(|_| ());
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    super::abi::spin_lock::{DpcLevelLock, DpcLock, InterruptLock, StartIoLock, ThreadedDpcLock},
+    super::abi::wdk::{DpcLevelLock, DpcLock, InterruptLock, StartIoLock, ThreadedDpcLock},
     bench::*,
 };
 use Callback::{HwBuildIo, HwDpcRoutine, HwFindAdapter, HwMSInterruptRoutine, HwStartIo};
@@ -167,7 +167,7 @@ fn in_synchronize_all_mode_messages_come_with_the_interrupt_lock() {
         Miniport::new()
             .on(HwFindAdapter, |c| {
                 let mode = info::InterruptSynchronizationMode;
-                c.structure().set(mode, config::InterruptSynchronizeAll);
+                c.structure().set(mode, wdk::InterruptSynchronizeAll);
             })
             .on(HwStartIo, move |c| statuses.push(c.acquire_message(0).0))
             .on(HwMSInterruptRoutine, |c| {

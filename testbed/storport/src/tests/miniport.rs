@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     super::{
-        abi::spin_lock::{DpcLevelLock, DpcLock, ThreadedDpcLock},
+        abi::wdk::{DpcLevelLock, DpcLock, ThreadedDpcLock},
         exports, lock,
     },
     bench::*,
@@ -154,9 +154,9 @@ extern "win64" fn driver_entry(object: usize, path: usize) -> u32 {
     data.set(init::SrbExtensionSize, 64);
     data.set(
         init::SrbTypeFlags,
-        srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK | srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK,
+        wdk::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK | wdk::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK,
     );
-    data.set(init::AddressTypeFlags, srb::ADDRESS_TYPE_FLAG_BTL8);
+    data.set(init::AddressTypeFlags, wdk::ADDRESS_TYPE_FLAG_BTL8);
     let context = Context::new([0, data.address(), 0, 0, 0, 0]);
     context.miniport.act(&context);
     ddi("StorPortInitialize", [object, path, data.address()]) as u32
@@ -220,14 +220,11 @@ impl Context {
             let to = self.structure();
             to.set(info::MaximumTransferLength, 1 << 20);
             to.set(info::NumberOfPhysicalBreaks, 258);
-            to.set(
-                info::SynchronizationModel,
-                config::StorSynchronizeFullDuplex,
-            );
+            to.set(info::SynchronizationModel, wdk::StorSynchronizeFullDuplex);
             to.set(info::HwMSInterruptRoutine, routine());
             to.set(
                 info::InterruptSynchronizationMode,
-                config::InterruptSynchronizePerMessage,
+                wdk::InterruptSynchronizePerMessage,
             );
             to.set(info::NumberOfBuses, 1);
             to.set(info::MaximumNumberOfTargets, 2);
@@ -257,9 +254,9 @@ impl Context {
             }
             Callback::HwAdapterControl | Callback::HwUnitControl => {
                 if self.is_query() {
-                    self.supports(&[control::ScsiStopAdapter, control::ScsiRestartAdapter]);
+                    self.supports(&[wdk::ScsiStopAdapter, wdk::ScsiRestartAdapter]);
                 }
-                control::ScsiAdapterControlSuccess
+                wdk::ScsiAdapterControlSuccess
             }
             _ => 1,
         }
@@ -294,7 +291,7 @@ impl Context {
 
     /// Whether this is ScsiStopAdapter.
     pub(super) fn is_stop(&self) -> bool {
-        self.is_control(control::ScsiStopAdapter)
+        self.is_control(wdk::ScsiStopAdapter)
     }
 
     /// Whether this is HwAdapterControl for `kind`.
@@ -304,11 +301,13 @@ impl Context {
 
     /// Answers the query for control types: these are supported, and no others.
     pub(super) fn supports(&self, kinds: &[u32]) {
-        let list = self.structure().offset(abi::SUPPORTED_TYPE_LIST);
+        let list = self
+            .structure()
+            .offset(abi::scsi_supported_control_type_list::SupportedTypeList.offset());
         for kind in kinds {
             list.offset(*kind as usize).set(abi::value(), 1u8);
         }
-        self.answer(control::ScsiAdapterControlSuccess);
+        self.answer(wdk::ScsiAdapterControlSuccess);
     }
 
     /// Calls an export with HwDeviceExtension and these arguments.

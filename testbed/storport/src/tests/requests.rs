@@ -96,7 +96,7 @@ fn a_miniport_that_takes_one_shape_gets_that_one() {
     let functions = Notes::new();
     let old = Miniport::new()
         .on(DriverEntry, |c| {
-            let types = srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK;
+            let types = wdk::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK;
             c.structure().set(init::SrbTypeFlags, types);
         })
         .on(HwStartIo, move |c| {
@@ -116,7 +116,7 @@ fn list(c: &Context) -> Vec<(u64, u32)> {
         .map(|index| list.offset(16 + 24 * index))
         .map(|element| {
             (
-                element.get(abi::stor_scatter_gather_element::PhysicalAddress),
+                element.get(abi::stor_scatter_gather_element::PhysicalAddress) as u64,
                 element.get(abi::stor_scatter_gather_element::Length),
             )
         })

@@ -20,10 +20,10 @@ use testbed_machine::cpu::{current_irql, irql};
 /// Storport holds the interrupt lock.
 type Entry = (Callback, u32, u8, bool);
 
-const FLUSH: u32 = srb::SRB_FUNCTION_FLUSH;
-const POWER: u32 = srb::SRB_FUNCTION_POWER;
-const STOP: u32 = control::ScsiStopAdapter;
-const RESTART: u32 = control::ScsiRestartAdapter;
+const FLUSH: u32 = wdk::SRB_FUNCTION_FLUSH;
+const POWER: u32 = wdk::SRB_FUNCTION_POWER;
+const STOP: u32 = wdk::ScsiStopAdapter;
+const RESTART: u32 = wdk::ScsiRestartAdapter;
 
 /// A miniport that writes down its callbacks.
 fn diary() -> (Miniport, &'static Notes<Entry>) {
@@ -159,7 +159,7 @@ fn an_adapter_that_is_found_another_one_after_its_sleep_is_a_violation() {
 fn where_the_other_page_holds_restart_may_take_locks_and_memory() {
     let takes = Miniport::new().on(HwAdapterControl, |c| {
         if c.is_control(RESTART) {
-            c.take(&[super::super::abi::spin_lock::StartIoLock]);
+            c.take(&[super::super::abi::wdk::StartIoLock]);
             c.free_pool(c.allocate_pool());
         }
     });
@@ -234,7 +234,7 @@ fn fields(c: &Context) -> Seen {
             base.get(scsi_power::DevicePowerState),
             base.get(scsi_power::PowerAction),
         ),
-        srb::SRB_FUNCTION_PNP => {
+        wdk::SRB_FUNCTION_PNP => {
             let action = base.get(scsi_pnp::PnPAction);
             (base.get(scsi_pnp::SrbPnPFlags), action, 0)
         }

@@ -18,7 +18,7 @@ use testbed_machine::{
 
 use super::{
     super::{
-        abi::spin_lock::{DpcLevelLock, DpcLock, InterruptLock, StartIoLock, ThreadedDpcLock},
+        abi::wdk::{DpcLevelLock, DpcLock, InterruptLock, StartIoLock, ThreadedDpcLock},
         violations::Rule,
     },
     bench::*,
@@ -129,8 +129,7 @@ const WAIT: Action = |c| {
     c.call(99, [c.own(EMPTY), 1, 1]);
     c.call(100, [c.own(EMPTY), 0, 0]);
 };
-const SUPPORTS_BOTH: Action =
-    |c| c.supports(&[control::ScsiStopAdapter, control::ScsiRestartAdapter]);
+const SUPPORTS_BOTH: Action = |c| c.supports(&[wdk::ScsiStopAdapter, wdk::ScsiRestartAdapter]);
 const SUCCEEDS: Action = |c| c.completes(SUCCESS);
 
 const GET_BUS_DATA: Action = |c| {
@@ -207,13 +206,13 @@ fn keep(c: &Context) {
 fn share_interrupt_lock(c: &Context) {
     c.structure().set(
         info::InterruptSynchronizationMode,
-        config::InterruptSynchronizeAll,
+        wdk::InterruptSynchronizeAll,
     );
 }
 
 /// DriverEntry: SCSI_REQUEST_BLOCKs only.
 fn take_old_requests(c: &Context) {
-    let types = abi::srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK;
+    let types = abi::wdk::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK;
     c.structure().set(init::SrbTypeFlags, types);
 }
 
@@ -458,10 +457,10 @@ fn cases() -> Vec<Case> {
             |c| { if c.is_stop() { c.take(&[InterruptLock]); } } =>
             |c| c.at(HwBuildIo, |c| c.take(&[InterruptLock]));
         StopAtDirql "a lock in ScsiRestartAdapter" [] on Sleep:
-            |c| { if c.is_control(control::ScsiRestartAdapter) { c.take(&[StartIoLock]); } } =>
+            |c| { if c.is_control(wdk::ScsiRestartAdapter) { c.take(&[StartIoLock]); } } =>
             NOTHING;
         StopAtDirql "pool in ScsiRestartAdapter" [] on Sleep:
-            |c| { if c.is_control(control::ScsiRestartAdapter) { c.allocate_pool(); } } =>
+            |c| { if c.is_control(wdk::ScsiRestartAdapter) { c.allocate_pool(); } } =>
             NOTHING;
         StopAtDirql "pool is freed" []:
             |c| match c.callback {
@@ -674,7 +673,7 @@ fn cases() -> Vec<Case> {
         FindAdapter "MaximumTransferLength is not set" [HwFindAdapter]:
             |c| c.structure().set(info::MaximumTransferLength, u32::MAX) => NOTHING;
         FindAdapter "no SP_RETURN value" [HwFindAdapter]:
-            |c| c.answer(7) => |c| c.answer(config::SP_RETURN_FOUND);
+            |c| c.answer(7) => |c| c.answer(wdk::SP_RETURN_FOUND);
         VirtualDevice "set" [HwFindAdapter]:
             |c| c.structure().set(info::VirtualDevice, 1) => NOTHING;
         HalfDuplex "chosen" [HwFindAdapter]:
@@ -683,9 +682,9 @@ fn cases() -> Vec<Case> {
             |c| { c.uncached(4096); set_srb_extension(c); } =>
             |c| { set_srb_extension(c); c.uncached(4096); };
         AdapterControl "no ScsiStopAdapter" [HwAdapterControl]:
-            |c| c.supports(&[control::ScsiRestartAdapter]) => SUPPORTS_BOTH;
+            |c| c.supports(&[wdk::ScsiRestartAdapter]) => SUPPORTS_BOTH;
         AdapterControl "no ScsiRestartAdapter" [HwAdapterControl]:
-            |c| c.supports(&[control::ScsiStopAdapter]) => SUPPORTS_BOTH;
+            |c| c.supports(&[wdk::ScsiStopAdapter]) => SUPPORTS_BOTH;
         AdapterControl "the query fails" [HwAdapterControl]:
             |c| { SUPPORTS_BOTH(c); c.answer(1); } => SUPPORTS_BOTH;
         SrbUnknown "memory that is no SRB is completed" [HwPassiveInitialize]:

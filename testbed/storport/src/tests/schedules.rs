@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{super::abi::spin_lock::DpcLock, bench::*};
+use super::{super::abi::wdk::DpcLock, bench::*};
 use Callback::{HwBuildIo, HwStartIo};
 use testbed_machine::{cpu, schedule, testing};
 
