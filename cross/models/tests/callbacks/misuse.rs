@@ -7,8 +7,8 @@ use std::{
 
 use ferrostor_models::port::{Adapter, Driver, Machine, Shape};
 use storport::{
-    BuildIo, Configured, DpcLocked, FindAdapter, Miniport, NotFound, Srb, StartIo, ThreadedDpc,
-    Tracing, callback,
+    BuildIo, Configured, DpcLocked, FindAdapter, LimitsError, Miniport, NotFound, Srb, StartIo,
+    ThreadedDpc, Tracing, callback,
 };
 
 use crate::{
@@ -133,4 +133,60 @@ fn a_queued_dpc_does_not_change_its_kind() {
 fn a_miniport_that_confuses_requests_and_dpcs_causes_no_undefined_behaviour() {
     requests_are_exchanged();
     a_queued_dpc_does_not_change_its_kind();
+}
+
+/// A miniport whose HwFindAdapter asks for what it cannot have.
+struct Greedy;
+
+storport::registered!(Greedy);
+
+impl Miniport for Greedy {
+    type Adapter<'a> = ();
+    type Request<'a> = ();
+
+    idle!();
+
+    fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
+        // The greatest value means "not set" to Storport.
+        for (error, value) in [
+            (LimitsError::TransferBytes(0), 0),
+            (LimitsError::TransferBytes(511), 511),
+            (LimitsError::TransferBytes(u32::MAX), u32::MAX),
+            (LimitsError::PhysicalBreaks, 0),
+            (LimitsError::PhysicalBreaks, u32::MAX),
+            (LimitsError::Requests, 0),
+            (LimitsError::AlignmentMask(4), 4),
+            (LimitsError::AlignmentMask(u32::MAX), u32::MAX),
+            (LimitsError::Targets, 0),
+            (LimitsError::LogicalUnits, 0),
+        ] {
+            let mut limits = LIMITS;
+            match error {
+                LimitsError::TransferBytes(_) => limits.transfer_bytes = value,
+                LimitsError::PhysicalBreaks => limits.physical_breaks = value,
+                LimitsError::Requests => limits.requests = value,
+                LimitsError::AlignmentMask(_) => limits.alignment_mask = value,
+                LimitsError::Targets => limits.targets = value as u8,
+                LimitsError::LogicalUnits => limits.logical_units = value as u8,
+            }
+            assert_eq!(cx.configure(&limits).err(), Some(error));
+        }
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        // A second value would have access to the same memory.
+        let taken = [(); 2].map(|()| cx.uncached_extension(&configured, 64).is_some());
+        assert_eq!(taken, [true, false]);
+        Ok((configured, ()))
+    }
+
+    fn build_io<'a>(_: &(), _: &mut BuildIo<'_, 'a>, srb: Srb<'a>) -> Option<(Srb<'a>, ())> {
+        Some((srb, ()))
+    }
+
+    fn start_io<'a>(_: &(), _: &mut StartIo<'_, 'a>, _: Srb<'a>, (): ()) {}
+}
+
+#[test]
+fn limits_that_no_adapter_can_have_and_a_second_uncached_extension_are_refused() {
+    let adapter = Adapter::new(&Driver::load::<Greedy>(), Machine::LINE);
+    assert!(adapter.find());
 }
