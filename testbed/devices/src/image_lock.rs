@@ -74,6 +74,7 @@ mod tests {
     use std::fs::OpenOptions;
 
     use super::*;
+    use crate::disk_image::DiskImage;
 
     /// Opens the file once more and locks these bytes, as another program does.
     fn other(path: &std::path::Path, used: &[i64], unshared: &[i64]) -> File {
@@ -89,17 +90,17 @@ mod tests {
     #[test]
     fn an_image_that_qemu_uses_is_refused() {
         let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(512).expect("a sector");
         // A guest's disk, a disk with share-rw=on, a read-only disk.
         let writer = (&[CONSISTENT_READ, WRITE][..], &[WRITE, RESIZE][..]);
         let sharer = (&[CONSISTENT_READ, WRITE][..], &[][..]);
         let reader = (&[CONSISTENT_READ][..], &[WRITE, RESIZE][..]);
         for (used, unshared) in [writer, sharer, reader] {
             let _other = other(file.path(), used, unshared);
-            let ours = file.reopen().expect("a file");
-            assert!(!take(&ours).expect("it can be asked"));
+            let error = DiskImage::open(file.path()).expect_err("a refusal");
+            assert!(error.to_string().contains("in use"), "{error}");
         }
-        let ours = file.reopen().expect("a file");
-        assert!(take(&ours).expect("it can be asked"));
+        DiskImage::open(file.path()).expect("nobody uses it");
     }
 
     #[test]
