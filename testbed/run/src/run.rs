@@ -236,6 +236,49 @@ fn check_verify(settings: &Settings, image: &DiskImage) -> Result<(), RunError> 
     }
 }
 
+/// Applies the settings to the disk. Returns the workload, which fits the disk.
+fn apply_to_disk<'a>(
+    settings: &Settings,
+    disk: &'a Disk,
+    workload: Option<Options>,
+    seed: u64,
+) -> Result<Option<Workload<'a>>, RunError> {
+    if settings.keep_going {
+        disk.failures().tolerate();
+    }
+    let is_protected = disk.facts().write_protected;
+    if is_protected && settings.dump {
+        return Err(RunError::Setting(
+            "--dump: the disk is write-protected, so no dump can be written: leave out --dump"
+                .to_owned(),
+        ));
+    }
+    let workload = workload.map(|options| {
+        if is_protected && settings.workload.is_empty() {
+            options.without_writes()
+        } else {
+            options
+        }
+    });
+    workload
+        .map(|options| Workload::new(disk, options, seed))
+        .transpose()
+        .map_err(RunError::Workload)
+}
+
+/// The size of the verify pass; 0 for none.
+fn verified_bytes(settings: &Settings, disk: &Disk) -> Result<u64, RunError> {
+    match (settings.verify_bytes, disk.facts().write_protected) {
+        (Some(Size(1..)), true) => Err(RunError::Setting(
+            "--verify-bytes: the disk is write-protected: leave out the option, or give 0"
+                .to_owned(),
+        )),
+        (Some(size), _) => Ok(size.0),
+        (None, true) => Ok(0),
+        (None, false) => Ok(VERIFIED.min(disk.bytes())),
+    }
+}
+
 /// A run in progress.
 struct Run<'a> {
     settings: &'a Settings,
@@ -325,27 +368,8 @@ impl Run<'_> {
             }
         };
         print_disk(&disk, adapter, out)?;
-        if self.settings.keep_going {
-            disk.failures().tolerate();
-        }
-        if disk.facts().write_protected && self.settings.dump {
-            return Err(RunError::Setting(
-                "--dump: the disk is write-protected, so no dump can be written: leave out --dump"
-                    .to_owned(),
-            ));
-        }
         // Reports an unsuitable workload before the long verify pass.
-        let workload = workload
-            .map(|options| {
-                if self.settings.workload.is_empty() && disk.facts().write_protected {
-                    options.without_writes()
-                } else {
-                    options
-                }
-            })
-            .map(|options| Workload::new(&disk, options, self.seed))
-            .transpose()
-            .map_err(RunError::Workload)?;
+        let workload = apply_to_disk(self.settings, &disk, workload, self.seed)?;
         if self.verify(&disk, out)? == Verdict::Pass
             && self.sleep(adapter, &disk, out)? == Verdict::Pass
             && let Some(workload) = &workload
@@ -409,23 +433,14 @@ impl Run<'_> {
     }
 
     fn verify(&mut self, disk: &Disk, out: &mut dyn Write) -> Result<Verdict, RunError> {
-        let bytes = self
-            .settings
-            .verify_bytes
-            .map_or(VERIFIED.min(disk.bytes()), |size| size.0);
+        let bytes = verified_bytes(self.settings, disk)?;
         writeln!(out)?;
         if bytes == 0 {
-            writeln!(out, "verify    nothing (--verify-bytes 0)")?;
-            return Ok(Verdict::Pass);
-        }
-        if disk.facts().write_protected {
-            if self.settings.verify_bytes.is_some() {
-                return Err(RunError::Setting(
-                    "--verify-bytes: the disk is write-protected: leave out the option, or give 0"
-                        .to_owned(),
-                ));
-            }
-            writeln!(out, "verify    nothing: the disk is write-protected")?;
+            let why = match self.settings.verify_bytes {
+                Some(_) => "nothing (--verify-bytes 0)",
+                None => "nothing: the disk is write-protected",
+            };
+            writeln!(out, "verify    {why}")?;
             return Ok(Verdict::Pass);
         }
         let seed = self.seed;
@@ -714,4 +729,81 @@ pub fn seed_of_the_clock() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| u64::from(since.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::disk::fake_port::{FakePort, failed};
+    use testbed_machine::memory::Memory;
+
+    const DISK: u64 = 4 << 20;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn disk(port: FakePort) -> Disk {
+        let memory = Memory::new(64 << 20).expect("memory");
+        let exclusive = false;
+        let port = Arc::new(FakePort { exclusive, ..port });
+        Disk::discover(port, &memory).expect("the fake is a disk")
+    }
+
+    fn settings(line: &str) -> Settings {
+        let words = format!("testbed --driver no.sys {line}");
+        Line::parse_from(words.split_whitespace()).settings
+    }
+
+    fn workload<'a>(settings: &Settings, disk: &'a Disk) -> Result<Workload<'a>, RunError> {
+        let options = workload_options(settings)?;
+        let workload = apply_to_disk(settings, disk, options, 1)?;
+        Ok(workload.expect("a workload"))
+    }
+
+    #[test]
+    fn a_write_protected_disk_is_only_read_and_what_writes_to_it_is_refused() {
+        // The size of the verify pass, and the percentage of writes.
+        let planned = |line, disk: &_| {
+            let settings = settings(line);
+            let writes = workload(&settings, disk)?.options().write_percent;
+            Ok::<_, RunError>((verified_bytes(&settings, disk)?, writes))
+        };
+        let writable = disk(FakePort::new(DISK, 512));
+        assert_eq!(planned("", &writable).expect("it fits"), (DISK, 30));
+
+        let protected = disk(FakePort {
+            write_protected: true,
+            ..FakePort::new(DISK, 512)
+        });
+        for line in ["", "--verify-bytes 0 -- -b4K"] {
+            assert_eq!(planned(line, &protected).expect("it fits"), (0, 0));
+        }
+        for (line, refusal) in [
+            ("--verify-bytes 1M", "--verify-bytes: the disk is write-pr"),
+            ("--dump", "--dump: the disk is write-protected, so no dump"),
+            ("-- -w1", "-w: the disk is write-protected: give -w0, or l"),
+        ] {
+            let error = planned(line, &protected).expect_err(line).to_string();
+            assert!(error.starts_with(refusal), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_after_a_failed_transfer_only_if_it_shall() {
+        for (line, goes_on) in [("-- -d1 -W0", false), ("--keep-going -- -d1 -W0", true)] {
+            let disk = disk(FakePort::new(DISK, 512).meddling(|io| {
+                io.completion = failed(io.completion.clone(), 0x3, 0x11);
+            }));
+            let workload = workload(&settings(line), &disk).expect("it fits");
+
+            let end = workload.run(&ProgressBar::hidden());
+
+            assert_eq!(end.is_ok(), goes_on, "{line}");
+        }
+    }
 }

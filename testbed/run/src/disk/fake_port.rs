@@ -49,6 +49,8 @@ pub(crate) struct FakePort {
     pub write_cache: bool,
     /// DPOFUA.
     pub force_unit_access: bool,
+    /// WP.
+    pub write_protected: bool,
     /// Answers to fail, each time the command comes, by operation code.
     pub refused: Vec<u8>,
     /// How many commands end with UNIT ATTENTION before the first succeeds.
@@ -73,6 +75,7 @@ impl FakePort {
             max_physical_breaks: 254,
             write_cache: true,
             force_unit_access: false,
+            write_protected: false,
             refused: Vec::new(),
             attentions: AtomicU32::new(0),
             exclusive: true,
@@ -176,7 +179,7 @@ impl FakePort {
         let last = self.disk.metadata().expect("a file").len() / u64::from(self.block_bytes) - 1;
         let mut caching = [0; 20];
         caching[..3].copy_from_slice(&[0x08, 18, u8::from(self.write_cache) << 2]);
-        let specific = if self.force_unit_access { 0x10 } else { 0 };
+        let specific = u8::from(self.write_protected) << 7 | u8::from(self.force_unit_access) << 4;
         let mut bytes = Vec::new();
         match (command.cdb[0], command.cdb[1] & 1, command.cdb[2]) {
             (opcode::INQUIRY, 0, _) => {
