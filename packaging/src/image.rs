@@ -301,6 +301,38 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_that_is_built_in_another_way_breaks_no_demand_of_windows() {
+        let mut sample = sound();
+        sample.headers.major_subsystem_version = 6;
+        for flag in [
+            IMAGE_DLLCHARACTERISTICS_NX_COMPAT,
+            IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE,
+            IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA,
+            IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
+            IMAGE_DLLCHARACTERISTICS_GUARD_CF,
+        ] {
+            sample.unset(flag);
+        }
+        sample.has_load_configuration = false;
+        sample.code_name = *b"PAGECODE";
+        sample.relocation = Some(RVA_OF_DATA + 0xffc);
+        sample.version = None;
+        sample.program_database = b"/home/me/drv.pdb";
+        sample.debug_types = [IMAGE_DEBUG_TYPE_CODEVIEW.0; 2];
+        sample.text = "panicked at /home/me/src/lib.rs:7";
+        sample.module = b"ntoskrnl.exe";
+        sample.export = Some(b"memcpy\0");
+
+        let image = Image::parse(&sample.write()).unwrap();
+        let mut checks = image.checks(Architecture::X64);
+
+        checks.retain(|check| check.fault().is_some());
+        assert_eq!(checks.len(), 16, "{checks:?}");
+        checks.retain(|check| !check.is_advice());
+        assert!(checks.is_empty(), "{checks:?}");
+    }
+
+    #[test]
     fn another_checksum_is_a_fault() {
         let mut file = sound().write();
         let sum = set_checksum(&mut file, 1);
