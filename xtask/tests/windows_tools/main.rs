@@ -51,6 +51,16 @@ fn scripts_for_windows_obey_the_rules() {
 /// Programs of Windows that the pages call by their bare names.
 const PROGRAMS: &[&str] = &["bcdedit", "pnputil", "shutdown"];
 
+/// The options of pnputil that Windows 10 1803 has. Later versions have more, such as
+/// `/enum-devices`.
+const OPTIONS_OF_PNPUTIL: &[&str] = &[
+    "/add-driver",
+    "/delete-driver",
+    "/enum-drivers",
+    "/install",
+    "/uninstall",
+];
+
 /// The PowerShell of a page: its blocks for Windows, and the cmdlets in its sentences.
 fn powershell_of(page: &str) -> Vec<String> {
     let blocks = page.split("```powershell windows\n").skip(1);
@@ -69,6 +79,13 @@ fn powershell_of(page: &str) -> Vec<String> {
     blocks
         .chain(in_sentences.filter(is_cmdlet).map(str::to_owned))
         .collect()
+}
+
+/// The options of pnputil in a line that are not in [`OPTIONS_OF_PNPUTIL`].
+fn newer_options(line: &str) -> impl Iterator<Item = &str> {
+    let call = line.split_once("pnputil").map_or("", |(_, call)| call);
+    let words = call.split(|c: char| !c.is_ascii_alphanumeric() && !"-/".contains(c));
+    words.filter(|word| word.starts_with('/') && !OPTIONS_OF_PNPUTIL.contains(word))
 }
 
 /// Calls in a page's PowerShell that do not fit Windows PowerShell 5.1. The tests of
@@ -110,6 +127,22 @@ fn the_pages_use_cmdlets_that_the_oldest_windows_has() {
             "a.md:1: get-nothing is no cmdlet or function known here",
         ]
     );
+}
+
+#[test]
+fn pages_and_scripts_use_options_of_pnputil_that_the_oldest_windows_has() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let scripts = fs::read_dir(root.join("tools/windows")).expect("the folder is there");
+    let scripts = scripts.map(|entry| entry.expect("an entry can be read").path());
+    let pages = ["docs/windows.md", "docs/troubleshooting.md"].map(|page| root.join(page));
+    for file in scripts.chain(pages) {
+        let text = fs::read_to_string(&file).expect("a file can be read");
+        let newer: Vec<_> = text.lines().flat_map(newer_options).collect();
+        assert_eq!(newer, [""; 0], "{}", file.display());
+    }
+    let sample = "run `pnputil /enum-devices /class x` or pnputil.exe -Arguments '/scan-devices'";
+    let newer: Vec<_> = newer_options(sample).collect();
+    assert_eq!(newer, ["/enum-devices", "/class", "/scan-devices"]);
 }
 
 /// The beginning of a correct script, 12 lines.
