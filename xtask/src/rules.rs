@@ -1,9 +1,9 @@
 //! `cargo xtask rules`: writes the column "Shown by" of the tables of rules in docs/locking.md.
 //!
 //! The tables are the list of rules. A row's column "Source" names rows, or a section, of
-//! docs/reference/storport-rules.md. The rule is shown by what cites one of them: the cases of
-//! crates/storport/tests/rules and the rules of the testbed. The names of other tests are written
-//! by hand and kept: a path with a function, and `rights`, the tables of rights.
+//! docs/reference/storport-rules.md. The command writes the cases of crates/storport/tests/rules
+//! and the rules of the testbed that cite one of them. It keeps the names that are written by
+//! hand: a path with a function, and `rights`, the tables of what each callback may do.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,7 +49,7 @@ fn read(file: &str) -> io::Result<String> {
 struct Row<'a> {
     rule: &'a str,
     source: &'a str,
-    held: &'a str,
+    enforced: &'a str,
     shown: &'a str,
 }
 
@@ -86,19 +86,22 @@ fn with_rows(page: &str, mut shown: impl FnMut(&Row<'_>) -> String) -> String {
     for line in page.lines() {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         match cells[..] {
-            ["", "Rule", "Source", "Held by", "Shown by", ""] => is_of_rules = true,
-            ["", rule, source, held, old, ""] if is_of_rules && !rule.starts_with("---") => {
+            ["", "Rule", "Source", "Enforced by", "Shown by", ""] => is_of_rules = true,
+            ["", rule, source, enforced, old, ""] if is_of_rules && !rule.starts_with("---") => {
                 let row = Row {
                     rule,
                     source,
-                    held,
+                    enforced,
                     shown: old,
                 };
                 let new = shown(&row);
                 let Row {
-                    rule, source, held, ..
+                    rule,
+                    source,
+                    enforced,
+                    ..
                 } = row;
-                text.push_str(&format!("| {rule} | {source} | {held} | {new} |\n"));
+                text.push_str(&format!("| {rule} | {source} | {enforced} | {new} |\n"));
                 continue;
             }
             [_] => is_of_rules = false,
@@ -110,7 +113,7 @@ fn with_rows(page: &str, mut shown: impl FnMut(&Row<'_>) -> String) -> String {
     text
 }
 
-/// What shows that a rule is held, by name, and the words of its source: the cases, as
+/// The tests of rules, by name, and the rows that each cites: the cases, as
 /// `file::name`, and the testbed's rules.
 fn proofs() -> io::Result<BTreeMap<String, BTreeSet<String>>> {
     let mut proofs = BTreeMap::new();
@@ -229,9 +232,9 @@ mod tests {
         }
     }
 
-    /// Each rule is shown itself, or in the row of its section, or its row says why it is not held.
+    /// Each row, or the row of its section, has a test, or says why nothing enforces the rule.
     #[test]
-    fn a_rule_without_a_test_says_why_nothing_holds_it() {
+    fn a_rule_without_a_test_says_why_nothing_enforces_it() {
         let reference = reference();
         let mut shown = BTreeSet::new();
         for_each_row(|row| {
@@ -245,7 +248,7 @@ mod tests {
                 shown.contains(name) || of_section(name).is_some_and(|of| shown.contains(of))
             });
             assert!(
-                is_shown || row.held.starts_with("Not held"),
+                is_shown || row.enforced.starts_with("Not enforced"),
                 "{}: {}",
                 row.source,
                 row.rule
