@@ -15,7 +15,7 @@
 //! ```
 #![cfg(target_os = "linux")]
 
-mod command;
+mod command_line;
 pub mod cost;
 pub mod disk;
 pub mod rules;

@@ -28,7 +28,7 @@ pub use self::{
     settings::{FunctionKind, Settings},
 };
 use crate::{
-    command,
+    command_line,
     disk::{
         Disk,
         discovery::DiskError,
@@ -146,7 +146,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
 
     let seed = settings.seed.unwrap_or_else(seed_of_the_clock);
     if settings.verify {
-        trap::repeat_with(&command::repeating(std::env::args(), seed));
+        trap::repeat_with(&command_line::repeating(std::env::args(), seed));
         schedule::begin(seed);
     }
     let machine = Machine::new(&MachineSettings {
@@ -654,7 +654,7 @@ impl Run<'_> {
             writeln!(out, "  {line}")?;
         }
         if self.settings.verify {
-            let command = command::repeating(std::env::args(), self.seed);
+            let command = command_line::repeating(std::env::args(), self.seed);
             writeln!(out, "  to repeat this run: {command}")?;
         }
         Ok(Verdict::Fail)

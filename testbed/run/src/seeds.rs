@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{command, run};
+use crate::{command_line, run};
 
 /// The exit code of a command that could not be carried out: there is no verdict on the driver.
 pub const UNUSABLE: u8 = 2;
@@ -98,7 +98,7 @@ pub fn run(first: u64, count: u32, out: &mut dyn Write) -> io::Result<u8> {
 fn one(seed: u64) -> Ended {
     let begin = Instant::now();
     let words: Vec<String> = env::args().skip(1).collect();
-    let words = command::with_seed(command::without_seeds(&words), seed);
+    let words = command_line::with_seed(command_line::without_seeds(&words), seed);
     let output = env::current_exe().and_then(|this| Command::new(this).args(words).output());
     Ended {
         seed,

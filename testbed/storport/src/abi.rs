@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "shares memory and functions with the driver")]
 
 pub(super) mod calls;
-pub(super) mod guards;
+pub(super) mod reporting_thunks;
 mod routine;
 pub(super) mod wdk;
 

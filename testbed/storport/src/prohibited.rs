@@ -8,7 +8,7 @@
 use std::{collections::HashSet, sync::OnceLock};
 
 use super::{
-    abi::guards,
+    abi::reporting_thunks,
     callbacks::{self, Callback},
     port::Port,
     violations::Rule,
@@ -16,8 +16,12 @@ use super::{
 use testbed_loader::Import;
 use testbed_machine::trap;
 
-/// The names in Microsoft's rule, one per line.
+/// The names in Microsoft's rule, one per line, after a comment.
 const LIST: &str = include_str!("prohibited_ddis.txt");
+
+fn list() -> impl Iterator<Item = &'static str> {
+    LIST.lines().filter(|line| !line.starts_with('#'))
+}
 
 /// Names in the list that are macros, and the functions that these call.
 const MACROS: [(&str, &str); 7] = [
@@ -55,46 +59,44 @@ const TAKE_TIME: [&str; 18] = [
 /// Whether `module` is the kernel and `function` is in the list.
 pub(super) fn is_prohibited(module: &str, function: &str) -> bool {
     static NAMES: OnceLock<HashSet<&'static str>> = OnceLock::new();
-    let names = NAMES.get_or_init(|| {
-        LIST.lines()
-            .chain(MACROS.map(|(_, export)| export))
-            .collect()
-    });
+    let names = NAMES.get_or_init(|| list().chain(MACROS.map(|(_, export)| export)).collect());
     ["ntoskrnl.exe", "hal.dll"]
         .iter()
         .any(|kernel| module.eq_ignore_ascii_case(kernel))
         && names.contains(function)
 }
 
-/// The address of the kernel's export `function`. A prohibited function gets a guard, which
+/// The address of the kernel's export `function`. A prohibited function gets a thunk, which
 /// reports its calls.
 pub(super) fn resolve(module: &str, function: &str) -> Option<usize> {
     let address = testbed_nt::resolve(function)?;
     if is_prohibited(module, function) {
-        Some(guard(function, address))
+        Some(thunk(function, address))
     } else {
         Some(address)
     }
 }
 
-/// The guarded functions: names and addresses.
-static GUARDED: [OnceLock<(String, usize)>; guards::COUNT] =
-    [const { OnceLock::new() }; guards::COUNT];
+/// The functions that have thunks: names and addresses.
+static REPORTED: [OnceLock<(String, usize)>; reporting_thunks::COUNT] =
+    [const { OnceLock::new() }; reporting_thunks::COUNT];
 
-/// The address of a guard of `function` at `address`, or `address` if no guard is free.
-fn guard(function: &str, address: usize) -> usize {
-    let number = GUARDED.iter().position(|guarded| {
-        let (name, _) = guarded.get_or_init(|| (function.to_owned(), address));
+/// The address of a thunk for `function` at `address`, or `address` if no thunk is free.
+fn thunk(function: &str, address: usize) -> usize {
+    let number = REPORTED.iter().position(|reported| {
+        let (name, _) = reported.get_or_init(|| (function.to_owned(), address));
         name == function
     });
-    number.and_then(guards::address).unwrap_or(address)
+    number
+        .and_then(reporting_thunks::address)
+        .unwrap_or(address)
 }
 
-/// Reports a call of the guarded function `number`. Returns the function's address.
+/// Reports a call of thunk `number`. Returns the address of its function.
 pub(super) fn called(number: usize) -> usize {
-    let Some((function, address)) = GUARDED.get(number).and_then(OnceLock::get) else {
+    let Some((function, address)) = REPORTED.get(number).and_then(OnceLock::get) else {
         trap::stop_machine(format_args!(
-            "the driver called a guard without a function: please report this bug"
+            "the driver called a thunk without a function: please report this bug"
         ));
     };
     if let Some(port) = callbacks::current_port() {
@@ -133,10 +135,10 @@ mod tests {
 
     #[test]
     fn the_list_has_the_rules_351_names_each_once() {
-        let names: HashSet<_> = LIST.lines().collect();
+        let names: HashSet<_> = list().collect();
 
         assert_eq!(names.len(), 351);
-        assert_eq!(LIST.lines().count(), 351);
+        assert_eq!(list().count(), 351);
         for (name, _) in MACROS {
             assert!(names.contains(name), "{name}");
         }
@@ -148,8 +150,7 @@ mod tests {
     /// A driver that imports another name of the list is not loaded.
     #[test]
     fn the_kernel_has_these_functions_of_the_list() {
-        let exist: Vec<_> = LIST
-            .lines()
+        let exist: Vec<_> = list()
             .chain(MACROS.map(|(_, export)| export))
             .filter(|name| testbed_nt::resolve(name).is_some())
             .collect();
@@ -189,14 +190,14 @@ mod tests {
         assert!(!is_prohibited("ntoskrnl.exe", "KeBugCheckEx"));
     }
 
-    /// A test in `tests/places.rs` calls guarded functions.
+    /// A test in `tests/wrong_callbacks.rs` calls prohibited functions.
     #[test]
-    fn only_prohibited_functions_have_a_guard_and_each_has_one() {
-        let guarded = resolve("ntoskrnl.exe", "KeRaiseIrqlToDpcLevel");
+    fn only_a_prohibited_function_has_a_thunk() {
+        let thunk = resolve("ntoskrnl.exe", "KeRaiseIrqlToDpcLevel");
 
-        assert!(guarded.is_some());
-        assert_ne!(guarded, testbed_nt::resolve("KeRaiseIrqlToDpcLevel"));
-        assert_eq!(resolve("ntoskrnl.exe", "KeRaiseIrqlToDpcLevel"), guarded);
+        assert!(thunk.is_some());
+        assert_ne!(thunk, testbed_nt::resolve("KeRaiseIrqlToDpcLevel"));
+        assert_eq!(resolve("ntoskrnl.exe", "KeRaiseIrqlToDpcLevel"), thunk);
         assert_eq!(
             resolve("ntoskrnl.exe", "memcpy"),
             testbed_nt::resolve("memcpy")

@@ -1,4 +1,4 @@
-//! An adapter, and the calls that Storport makes to its miniport.
+//! An adapter: Storport's state of it, and the calls that Storport makes to its miniport.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,8 +24,8 @@ use wdk_sys::{
 
 use super::{
     Device, Done, Driver, Request,
+    deferred::{Deferred, QueuedDpc, RegistryRoutine},
     device::Plain,
-    later::{Deferred, QueuedDpc, RegistryRoutine},
     processor::{self, Held, Kind},
     queued_lock::{self, Word},
     request::{Memory, Sent},

@@ -23,7 +23,7 @@ use wdk_sys::{
 use super::{
     Interrupts,
     adapter::{Adapter, REGISTERS_AT},
-    later::{self, Deferred, QueuedDpc, RegistryRoutine},
+    deferred::{self, Deferred, QueuedDpc, RegistryRoutine},
     processor::{self, Kind},
     queued_lock::Word,
     request::{self, Memory, Sent},
@@ -86,21 +86,21 @@ unsafe extern "C" fn StorPortNotification(
         notification::InitializeDpc | notification::InitializeThreadedDpc => {
             let dpc = argument!(arguments, *mut STOR_DPC);
             let routine = argument!(arguments, PVOID);
-            let mut object = later::DPC_OBJECT;
+            let mut object = deferred::DPC_OBJECT;
             if kind == notification::InitializeThreadedDpc {
-                object = later::THREADED_DPC_OBJECT;
+                object = deferred::THREADED_DPC_OBJECT;
                 let _context = argument!(arguments, PVOID);
                 let _importance = argument!(arguments, i32);
             }
             refuse_queued(adapter, dpc);
             // SAFETY: The pointer is to a DPC object of the miniport.
-            unsafe { later::initialise(dpc, object, routine) };
+            unsafe { deferred::initialise(dpc, object, routine) };
         }
         notification::IssueDpc => {
             let dpc = argument!(arguments, *mut STOR_DPC);
             let arguments_of_dpc = [argument!(arguments, PVOID), argument!(arguments, PVOID)];
             // SAFETY: The pointer is to a DPC object of the miniport.
-            let _: &Word = unsafe { later::initialised(dpc) };
+            let _: &Word = unsafe { deferred::initialised(dpc) };
             let mut queue = queued_dpcs(adapter);
             let fresh = !queue.iter().any(|queued| queued.dpc == dpc);
             if fresh {
@@ -142,7 +142,7 @@ unsafe extern "C" fn StorPortNotification(
                 ptr::null()
             } else {
                 // SAFETY: The pointer is to a DPC object, because no other lock has a context.
-                ptr::from_ref(unsafe { later::initialised(context) })
+                ptr::from_ref(unsafe { deferred::initialised(context) })
             };
             // SAFETY: The miniport must keep the rules of the lock. Miri reports it if it does not.
             unsafe { adapter.acquire(lock, word, handle) };
@@ -173,7 +173,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
             let dpc = argument!(arguments, *mut STOR_DPC);
             let handle = argument!(arguments, *mut STOR_LOCK_HANDLE);
             // SAFETY: `crates/storport` takes only locks of DPC objects with this function.
-            let word = unsafe { later::initialised(dpc) };
+            let word = unsafe { deferred::initialised(dpc) };
             // SAFETY: As in `StorPortNotification`.
             unsafe { adapter.acquire(lock, word, handle) };
         }

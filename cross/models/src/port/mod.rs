@@ -15,10 +15,10 @@
 #![expect(unsafe_code, reason = "this is the other side of the FFI")]
 
 mod adapter;
+mod deferred;
 pub mod device;
 mod driver;
 mod exports;
-mod later;
 mod plugged;
 mod processor;
 mod queued_lock;

@@ -1,4 +1,4 @@
-//! An adapter, the events that do not happen while it is being found or stopped, and processors
+//! An adapter, the events that must not happen while it is being found or stopped, and processors
 //! that make random callbacks.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Functions of the driver.
+//! The address of a driver's function, which the testbed can call.
 
 use testbed_loader::Image;
 use testbed_machine::trap;

@@ -1,5 +1,5 @@
-//! The proof of each rule: what breaks it is reported as that rule and no other, and a correct
-//! twin of it breaks none.
+//! Tests of each rule: a case that breaks it is reported as that rule and no other. Its correct
+//! twin does the same correctly, and is not reported.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ use super::{
         violations::Rule,
     },
     bench::*,
-    later::event_details,
+    routines::event_details,
 };
 
 /// How a miniport is run.

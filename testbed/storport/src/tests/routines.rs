@@ -1,4 +1,5 @@
-//! Timers, work items, pool, and the rest of what a miniport asks of Storport.
+//! Tests of the routines that a miniport calls: timers, work items, memory, lists, events, clocks,
+//! registers.
 
 use std::{
     sync::{Mutex, mpsc},

@@ -1,4 +1,4 @@
-//! Builds the command line that repeats a run.
+//! Changes the seeds in a command line of `testbed run`, so that it repeats a run.
 
 /// The command line `words`, with `--seed` added if it has none.
 pub(crate) fn repeating(words: impl IntoIterator<Item = String>, seed: u64) -> String {

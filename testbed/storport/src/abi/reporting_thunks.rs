@@ -1,4 +1,4 @@
-//! Guards: thunks that report a call of a kernel function and continue in the function.
+//! Thunks that report a call of a kernel function and continue in the function.
 
 use std::arch::naked_asm;
 
@@ -6,31 +6,31 @@ use testbed_machine::{trap, variadic::VariadicArguments};
 
 use crate::{callbacks, prohibited};
 
-/// The number of guards, which exceeds the number of prohibited functions in the testbed's
+/// The number of thunks, which exceeds the number of prohibited functions in the testbed's
 /// kernel.
 pub(crate) const COUNT: usize = 64;
 
-macro_rules! guards {
+macro_rules! thunks {
     ($($number:literal)*) => {
-        static GUARDS: [extern "win64" fn(); COUNT] = [$(guard::<$number>,)*];
+        static THUNKS: [extern "win64" fn(); COUNT] = [$(thunk::<$number>,)*];
     };
 }
 
-guards! {
+thunks! {
     0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
     32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61
     62 63
 }
 
-/// The address of guard `number`.
+/// The address of thunk `number`.
 pub(crate) fn address(number: usize) -> Option<usize> {
-    GUARDS.get(number).map(|guard| *guard as *const () as usize)
+    THUNKS.get(number).map(|thunk| *thunk as *const () as usize)
 }
 
 /// Stores the arguments as a thunk of `variadic_entry` does, and calls [`called`]. Then jumps to
 /// the function with the registers and the stack of the original call.
 #[unsafe(naked)]
-extern "win64" fn guard<const NUMBER: usize>() {
+extern "win64" fn thunk<const NUMBER: usize>() {
     naked_asm!(
         "mov [rsp + 8], rcx",
         "mov [rsp + 16], rdx",
@@ -59,10 +59,10 @@ extern "win64" fn guard<const NUMBER: usize>() {
     )
 }
 
-/// Reports a call of the guarded function `number`. Returns the function's address.
+/// Reports a call of thunk `number`. Returns the address of its function.
 extern "win64" fn called(arguments: VariadicArguments, number: usize) -> usize {
     trap::record_call(arguments.address());
-    // SAFETY: the guard passed all arguments of the call.
+    // SAFETY: the thunk passed all arguments of the call.
     let caller = unsafe { arguments.return_address() };
     callbacks::called_from(caller, || prohibited::called(number))
 }

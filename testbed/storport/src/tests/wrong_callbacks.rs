@@ -1,5 +1,5 @@
-//! Functions that are called where they do not belong: what they return, and that they have an
-//! effect all the same.
+//! Tests of functions that are called in a callback that may not call them: their results, and
+//! that a prohibited function of the kernel works nevertheless.
 
 use super::bench::*;
 use Callback::{HwAdapterControl, HwBuildIo, HwInitialize, HwMSInterruptRoutine, HwStartIo};
