@@ -1,7 +1,7 @@
 #!/bin/sh
-# What cargo-mutants calls instead of cargo for crates/storport. The crate is built only for
-# Windows. cross/models tests its file state.rs, on one thread and by loom, and the whole crate
-# by Miri. The quickest comes first.
+# Replaces cargo when cargo-mutants tests crates/storport, which is built only for Windows. Runs
+# the tests in cross/models, the fastest first: of state.rs on one thread and with loom, and of
+# the whole crate with Miri.
 set -eu
 
 case "$1 $2" in

@@ -1,4 +1,4 @@
-//! What the tests of signatures share: two signers, a driver file, dates.
+//! Test data for signatures: two signers, a driver file, dates.
 
 use std::{fs, sync::LazyLock};
 

@@ -1,5 +1,5 @@
-//! A driver's INF file: a parser, stamping from an `.inx`, and the
-//! checks of Windows and of Microsoft's InfVerif.
+//! The INF file of a driver: parser, stamping from an `.inx`, and the rules of Windows and of
+//! Microsoft's InfVerif.
 //!
 //! ```
 //! use packaging::architecture::Architecture;

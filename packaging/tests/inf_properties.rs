@@ -1,5 +1,5 @@
-//! What holds of any INF file: reading does not panic, and stamping changes
-//! nothing but what is stamped.
+//! Properties of arbitrary INF files: parsing does not panic, and stamping changes only what it
+//! should.
 
 use packaging::{
     architecture::Architecture,

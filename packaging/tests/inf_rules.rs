@@ -1,6 +1,5 @@
-//! Each rule of the INF file's linter, by a file that breaks it and keeps all
-//! others: `inf/good.inf`, changed as `inf/bad.txt` says. `inf/allowed.txt` has
-//! changes that break none.
+//! Tests each rule of the INF file's linter. `inf/good.inf` keeps all rules. Each change in
+//! `inf/bad.txt` breaks one rule, and no change in `inf/allowed.txt` breaks any.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

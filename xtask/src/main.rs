@@ -38,7 +38,7 @@ use clap::Parser;
 enum Command {
     /// Build the driver and run it in the testbed, against a virtio disk
     Run(run::Options),
-    /// Run all tests
+    /// Run the tests, in steps
     Test(test::Options),
     /// Build a driver and list its imports
     Build(build::Options),

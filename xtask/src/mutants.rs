@@ -39,7 +39,7 @@ Examples:
 /// The list of mutants that no test can catch, from the project's root.
 const LIST: &str = "xtask/mutants.toml";
 
-/// What cargo-mutants calls instead of cargo for crates/storport.
+/// The script that replaces cargo when cargo-mutants tests crates/storport.
 const MODELS: &str = "xtask/mutants-of-storport.sh";
 
 /// What the tests of storport need, besides the nightly toolchain.
@@ -70,7 +70,7 @@ enum Package {
     Scsi,
     /// crates/virtio
     Virtio,
-    /// crates/storport: the file state.rs, which has models for the host
+    /// crates/storport/src/state.rs, which the tests in cross/models run on the host
     Storport,
 }
 

@@ -54,7 +54,7 @@ pub struct Options {
     #[arg(long, conflicts_with_all = ["only", "full"])]
     quick: bool,
 
-    /// Also run what takes hours
+    /// Also run the steps that take hours
     #[arg(long)]
     full: bool,
 

@@ -1,4 +1,4 @@
-//! What the digest of an image covers, and what signing does to an image.
+//! Tests of the digest of an image, and of signing an image.
 
 use std::{ops::Range, sync::LazyLock};
 

@@ -1,4 +1,4 @@
-//! What files of one folder must say of one another.
+//! Tests of the checks that compare the files of a folder: driver, INF file and catalog.
 
 use crate::{
     architecture::Architecture,

@@ -1,5 +1,5 @@
-//! What the lint says of signatures: of a sound one, and of one changed in each way
-//! that the file itself can show.
+//! Tests of the check of signatures, with a correct signature and with one change at a time that
+//! the file itself shows.
 
 use std::{fs, process::Command, sync::LazyLock};
 

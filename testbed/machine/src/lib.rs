@@ -1,6 +1,6 @@
 //! The hardware of the testbed: memory, virtual CPUs and their traps, time, and scheduling. It
-//! is no emulator: the driver's code runs on the host's processor, and only its accesses to
-//! devices trap. A process has one machine.
+//! does not emulate the processor: the driver's code runs on that of the host, and only accesses
+//! to devices trap. A process has one machine.
 //!
 //! - [`cpu`]: virtual CPUs, their IRQL and DPC queues
 //! - [`memory`]: pages with scattered physical addresses
@@ -8,7 +8,7 @@
 //! - [`schedule`]: which thread runs, by a seed
 //! - [`clock`], [`time`]: alarms, and the clocks of Windows
 //! - [`pci`]: the interface of a PCI function
-//! - [`mailbox`]: messages between threads
+//! - [`mailbox`], `workers`: messages between threads, and system worker threads
 //! - [`variadic`]: variadic functions of the Microsoft ABI
 //! - [`testing`]: the machine of a test process
 //!

@@ -30,16 +30,19 @@
 //! | Modules | |
 //! |---|---|
 //! | `abi` | layouts, shared memory, calls to and from the driver: the only unsafe code |
+//! | `adapter`, `port`, `configuration` | an adapter, its state, and what the miniport registers |
 //! | `life_cycle`, `restart`, `control_request`, `plug_and_play` | start, stop, sleep, power |
 //! | `callbacks` | all calls of the miniport, and the checks when they return |
-//! | `cpu_queue`, `units`, `srb` | requests on their way to the miniport and back |
+//! | `request`, `cpu_queue`, `units`, `srb` | requests on their way to the miniport and back |
 //! | `interrupts`, `dpcs`, `timers` | the other reasons to call the miniport |
 //! | `spin_locks`, `held_locks`, `waits`, `lock_order` | locks, their rules, and deadlocks |
 //! | `dump`, `single_request` | the stack that writes a crash dump |
 //! | `resets`, `watchdog` | requests and callbacks that do not end |
 //! | `injections`, `optional` | rare behaviour that a test asks for |
 //! | `exports`, `notifications`, `extended` | the functions that the miniport calls |
-//! | `violations` | the rules |
+//! | `pool`, `registers`, `events`, `performance`, `tracing` | what these functions return or do |
+//! | `prohibited` | kernel functions that a miniport must not call |
+//! | `violations`, `report`, `statistics` | the rules, their violations, and counters |
 //!
 //! `storport-rules.md` in comments is `docs/reference/storport-rules.md`, which has these rules
 //! with their sources.

@@ -8,6 +8,25 @@
 //! - `ring`: the device's side of a split ring, with checks of each descriptor chain
 //! - `memory`: memory that driver and device share
 //! - `driver_errors`: what the driver did wrong, in sentences
+//!
+//! ```
+//! use testbed_virtio::blk_config::BlkConfig;
+//! use testbed_virtio::common_config::CommonConfig;
+//! use testbed_virtio::driver_errors::DriverErrors;
+//! use testbed_virtio::function::{Function, Structure};
+//!
+//! // VIRTIO_F_VERSION_1, one queue of 256 entries, no MSI-X vectors, 8 sectors.
+//! let config = BlkConfig { capacity: 8, ..BlkConfig::default() };
+//! let mut function = Function::new(CommonConfig::new(1 << 32, 1, 256, 0), config);
+//!
+//! let (mut capacity, errors) = ([0; 4], DriverErrors::default());
+//! function.read(Structure::Device, 0, &mut capacity, &errors);
+//! assert_eq!((u32::from_le_bytes(capacity), errors.count()), (8, 0));
+//!
+//! // A field that is read at the wrong width is recorded.
+//! function.read(Structure::Device, 0, &mut [0], &errors);
+//! assert_eq!(errors.count(), 1);
+//! ```
 
 pub mod blk_config;
 pub mod common_config;

@@ -1,4 +1,4 @@
-//! `[Manufacturer]` and the models: which devices, on which Windows.
+//! Rules for `[Manufacturer]` and the models: the devices, and the versions of Windows.
 
 use std::iter::repeat;
 

@@ -1,4 +1,4 @@
-//! The files that are copied: from where, and where to.
+//! Rules for the files that are copied: their sources and destinations.
 
 use super::{
     In, Rule,

@@ -1,4 +1,4 @@
-//! What is written to the registry.
+//! Rules for the entries that the INF file adds to the registry.
 
 use std::ops::RangeInclusive;
 

@@ -1,5 +1,5 @@
-//! Sections, directives and strings: that each is there that is named, and
-//! each named that is there.
+//! Rules for sections, directives and strings: each one that is named exists, and each one that
+//! exists is named.
 
 use super::{
     Fault, In, Rule,

@@ -1,4 +1,4 @@
-//! The service: the driver as Windows loads it.
+//! Rules for the driver's service: AddService, and the section that it names.
 
 use super::{
     In, Rule,

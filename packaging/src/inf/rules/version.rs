@@ -1,4 +1,4 @@
-//! `[Version]`: what the file is.
+//! Rules for the section `[Version]`.
 
 use time::{Date, Month};
 
