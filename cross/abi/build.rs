@@ -1,4 +1,4 @@
-//! Makes the assertions of `src/lib.rs`.
+//! Generates the assertions that `src/lib.rs` includes.
 
 #[path = "generator/mod.rs"]
 mod generator;

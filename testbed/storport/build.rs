@@ -1,4 +1,5 @@
-//! Makes Rust of the structures and constants of storport.h: `cross/abi/storport-wdk.json`.
+//! Generates `wdk.rs`, the structures and constants of storport.h, from
+//! `cross/abi/storport-wdk.json`.
 
 use std::{collections::BTreeMap, env, error::Error, fmt::Write as _, fs, path::Path};
 

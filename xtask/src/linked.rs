@@ -1,4 +1,4 @@
-//! The functions of a linked file, by its linker map.
+//! Parses the linker map of a linked file: its functions and their addresses.
 
 use std::{collections::BTreeMap, io, path::Path};
 

@@ -1,4 +1,4 @@
-//! The declarations in the bindings that bindgen made.
+//! Parses the declarations in the bindings that bindgen generated.
 
 use std::collections::{BTreeMap, BTreeSet};
 

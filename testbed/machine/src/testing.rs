@@ -1,5 +1,5 @@
-//! For tests of this crate and of those above it: one machine for all tests of a process, and
-//! tests that end their process.
+//! Support for tests of this crate and of those above it: one machine for all tests of a process,
+//! and tests that end their process.
 
 use std::{
     process::{Command, Output},

@@ -1,5 +1,5 @@
-//! Emulates what the processor would do and a process may not: accesses to device registers,
-//! port instructions, privileged reads. Reports the crash of a driver.
+//! Emulates what the processor would do but a process may not: accesses to device registers, port
+//! instructions, privileged reads. Reports a crash of the driver.
 #![expect(unsafe_code, reason = "signal handlers, and the memory that they see")]
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The output when a driver's call stops the machine. Each test runs in a child process, as the
-//! code of a loaded driver.
+//! Tests of calls that stop the machine: the message and the exit code. Each test runs in a child
+//! process, as the code of a loaded driver.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! The exports of ntoskrnl.exe and hal.dll that storage miniports import, on the testbed's
-//! machine. This is no Windows kernel: it has no processes, files, registry or Plug and Play.
+//! machine. It is not a Windows kernel: it has no processes, files, registry or Plug and Play.
 //!
 //! Functions are named after their exports. They trust the driver's arguments, as the kernel
 //! does: with a bad pointer they crash, and the crash is reported as the driver's.

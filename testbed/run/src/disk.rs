@@ -1,5 +1,4 @@
-//! The disk class driver: what disk.sys would do with the unit that the
-//! miniport shows.
+//! The disk class driver: does with the miniport's logical unit what Windows' disk.sys would do.
 
 pub mod buffer;
 pub mod cdb;

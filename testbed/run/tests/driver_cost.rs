@@ -1,4 +1,4 @@
-//! The cost of the driver's requests is counted, and is the same in every run.
+//! Tests of `testbed cost`: it counts the driver's requests, and each run gives the same figures.
 //!
 //! The files are those that FERROSTOR_DRIVER and FERROSTOR_RAMDISK name.
 

@@ -1,5 +1,5 @@
-//! Driver files with something wrong in them end in a clear message: never in
-//! a hang, never in silence. Each is the driver with a few bytes changed.
+//! Damaged driver files: the command must end with a clear message, and never hang. Each file is
+//! the driver with a few bytes changed.
 //!
 //! The file is the one that FERROSTOR_DRIVER names.
 

@@ -1,6 +1,6 @@
-//! Driver files that break a rule, and their correct twins: what only a file can show. That is
-//! its imports and callbacks, the place in it that a report names, and how the command ends.
-//! testbed/storport/src/tests/rules.rs has the proof of each rule.
+//! Tests with driver files that break a rule, and with their correct twins. They test what needs a
+//! file: its imports and callbacks, the place in the file that a report names, and the exit code.
+//! testbed/storport/src/tests/rules.rs tests each rule.
 //!
 //! The miniports are testbed/fixtures, one driver file in each variant. FERROSTOR_FIXTURES
 //! names the folder. A fixture is named after its rule: `rule`, or `rule_facet`. The file that

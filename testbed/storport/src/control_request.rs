@@ -1,5 +1,5 @@
-//! Control requests: SRBs that are not SCSI commands, for flush, shutdown, reset, power, and plug
-//! and play.
+//! Control requests: SRBs for flush, shutdown, reset, power, and plug and play, which are not SCSI
+//! commands.
 //!
 //! Their functions and fields are documented (SCSI_POWER_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK,
 //! SRBEX_DATA_POWER, SRBEX_DATA_PNP; `storport.h`). Their order, and the reaction of Windows to a

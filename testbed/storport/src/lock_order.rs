@@ -1,5 +1,5 @@
-//! The orders in which locks were nested. Two locks that were nested in both orders can deadlock
-//! two CPUs, even if they did not in this run.
+//! Records the orders in which locks are nested. If two locks are nested in both orders, two CPUs
+//! can deadlock, even if they did not in this run.
 //!
 //! Rule `lock-order` covers interrupt locks. No page demands an order for other pairs of locks,
 //! so a miniport is only wrong if it uses both orders.

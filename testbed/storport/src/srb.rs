@@ -1,4 +1,4 @@
-//! SRBs: their memory, their two shapes and their states.
+//! SRBs: their memory, their two layouts and their states.
 //!
 //! Each CPU has its own SRBs, and only its thread sends and collects them, so that a request
 //! needs neither a lock nor an allocation. An SRB, its sense buffer, scatter/gather list and

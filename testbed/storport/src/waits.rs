@@ -1,5 +1,5 @@
-//! Detects deadlocks: a wait that closes a circle of threads, each of which waits for a lock
-//! of the next, is reported when it begins.
+//! Detects deadlocks: reports a wait that completes a cycle of threads, of which each waits for a
+//! lock of the next.
 //!
 //! Only waits that outlast the first spins are entered here, under one mutex.
 

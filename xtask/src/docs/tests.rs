@@ -1,4 +1,4 @@
-//! Tests of every page. Each check is also tested with a wrong page.
+//! Tests of all pages of the documentation. Each check is also run on a faulty page.
 
 use std::{
     fs,

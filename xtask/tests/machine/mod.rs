@@ -1,4 +1,4 @@
-//! A folder of commands, most of them stand-ins that record their calls.
+//! A simulated machine: a folder of commands, most of which only record their calls.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Output};
 

@@ -1,4 +1,4 @@
-//! Rules on code that changes the system: it asks first.
+//! Rules for code that changes the system: it asks for confirmation first (ShouldProcess).
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Rules on calls: the target exists, and the parameters fit it.
+//! Rules for calls: the called command exists, and has the given parameters.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Rules on a single file: syntax, strict mode, names and help.
+//! Rules for a single file: syntax, strict mode, names and help.
 
 use std::collections::BTreeSet;
 

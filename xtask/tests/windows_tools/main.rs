@@ -1,5 +1,5 @@
-//! Checks that the PowerShell scripts in `tools/windows` parse, and keep the rules of
-//! a script that an administrator can trust.
+//! Checks that the PowerShell scripts in `tools/windows` parse, and that they keep rules for
+//! scripts that an administrator can trust.
 //!
 //! The tests need no PowerShell: a grammar for tree-sitter reads the scripts. Some
 //! rules are PSScriptAnalyzer's. Others it does not have: a script asks before it

@@ -1,4 +1,4 @@
-//! All scripts and modules together: what they may call, and which of that changes
+//! The set of all scripts and modules: which functions they may call, and which of those change
 //! the system.
 
 use std::collections::{BTreeMap, BTreeSet};

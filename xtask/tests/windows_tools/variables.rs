@@ -1,4 +1,4 @@
-//! Rules on variables: strict mode ends a script that breaks them.
+//! Rules for variables: code that breaks one fails in strict mode.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Safe code that misuses the crate. It must not cause undefined behaviour.
+//! Safe code that misuses `crates/storport`. It must not cause undefined behaviour.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},

@@ -1,4 +1,4 @@
-//! An adapter of the driver with its disk, and their random events.
+//! An adapter of the driver with its disk, and the random events of a test.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,4 +1,4 @@
-//! Valid requests, in every framing, and what the disk does with them.
+//! Valid requests: each way to divide one into descriptors, and its effect on the disk.
 
 use testbed_devices::{BlkSettings, Faults};
 use testbed_machine::pci::PciFunction;

@@ -1,5 +1,5 @@
-//! Tests of schedules. A schedule belongs to a process, so each scene runs in a child process:
-//! this test program.
+//! Tests of schedules. A process has one schedule, so each scene runs in a child process: this
+//! test program.
 #![expect(unsafe_code, reason = "calls code made for a test")]
 
 use std::sync::{

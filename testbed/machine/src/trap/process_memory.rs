@@ -1,5 +1,5 @@
-//! Reads and writes memory of this process without faults: unmapped memory is reported to the
-//! caller.
+//! Reads and writes memory of this process. Returns an error, instead of a fault, for unmapped
+//! memory.
 
 use std::io::{IoSlice, IoSliceMut};
 

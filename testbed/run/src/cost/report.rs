@@ -1,4 +1,4 @@
-//! The figures as a table for people and as JSON.
+//! Prints the counted costs as a table or as JSON.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -1,5 +1,4 @@
-//! Data buffers as applications have them: scattered pages, and not at the
-//! begin of a page.
+//! Data buffers like those of applications: scattered pages, at any offset in a page.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! A port driver without a driver, for tests: a disk in a file that does with
-//! each transfer what the test tells it.
+//! A port driver for tests, without a miniport: a disk in a file. The test decides how each
+//! transfer ends.
 
 use std::{
     fs::File,

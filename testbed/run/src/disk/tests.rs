@@ -1,4 +1,4 @@
-//! The class driver against a port that is a disk by itself.
+//! Tests of the class driver, with the port driver of `fake_port`.
 
 use std::{
     any::Any,

@@ -1,5 +1,5 @@
-//! Transfers of any length: cut to what the adapter takes, tried again where a
-//! class driver would, flushed where write-through asks for it.
+//! Transfers of any length. Divides them at the adapter's limits, retries what a class driver
+//! would retry, and flushes after writes with write-through.
 
 use std::{
     any::Any,

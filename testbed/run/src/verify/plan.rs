@@ -1,5 +1,4 @@
-//! What a verify pass does, decided before it begins: which extents are
-//! written, written again and read, in which order.
+//! The plan of a verify pass: the extents that are written, rewritten and read, and their order.
 //!
 //! All of it follows from the seed. Positions and lengths are in sectors of
 //! 512 bytes, always whole blocks of the disk.

@@ -1,4 +1,4 @@
-//! What the verify pass must find: each kind of wrong, told apart.
+//! Tests of the verify pass: it finds each kind of damage, and names it correctly.
 
 use std::{os::unix::fs::FileExt, sync::Arc};
 

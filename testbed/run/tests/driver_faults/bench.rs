@@ -1,5 +1,5 @@
-//! What the scenarios stand on: a process and a machine for each, a stamped
-//! disk, commands, and a load that tries again as a class driver does.
+//! The setup of the scenarios: a process and a machine for each, a disk whose sectors have
+//! numbers, commands, and a load that retries as a class driver does.
 
 use std::{
     any::Any,

@@ -1,4 +1,4 @@
-//! A dump stack on a faulty device: each of its requests ends, and it reads in the end.
+//! A dump stack on a faulty device: each request ends, and a read succeeds at last.
 
 use std::{thread, time::Duration};
 

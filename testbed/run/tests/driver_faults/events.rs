@@ -1,5 +1,5 @@
-//! Each event of the driver, provoked on the driver file: its code, and its text with the
-//! inserts of the driver.
+//! Each event of the driver, caused with the driver file: its code, and its text with the strings
+//! that the driver passes.
 
 #[path = "../../../../src/events.rs"]
 #[expect(dead_code, reason = "a test of xtask compares causes with the page")]

@@ -1,5 +1,5 @@
-//! The device's life where several things go wrong at once: a reset beside
-//! another, a clock that fails, a stop in a pause.
+//! The life cycle of the device when several things fail at once: overlapping resets, a failing
+//! clock, a stop in a pause.
 
 use std::{
     thread,

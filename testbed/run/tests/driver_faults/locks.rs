@@ -1,4 +1,4 @@
-//! The example driver that takes every lock, where `testbed run` does not lead: HwStartIo
+//! The example driver that takes every lock, in cases that `testbed run` does not reach: HwStartIo
 //! without concurrent channels, and HwResetBus. FERROSTOR_LOCKS names the file.
 
 use std::{

@@ -1,5 +1,4 @@
-//! The driver file on faulty and hostile devices, and under a Storport that does
-//! what it seldom does.
+//! Tests of the driver file with faulty and hostile devices, and with rare behaviour of Storport.
 //!
 //! The file is the one that FERROSTOR_DRIVER names. Each scenario runs in a
 //! process of its own.

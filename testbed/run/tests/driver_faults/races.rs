@@ -1,5 +1,5 @@
-//! Callbacks that run beside each other in a chosen order. The device decides the order: a hook
-//! runs in the middle of one register access.
+//! Callbacks that overlap in a given order. The device determines the order: a hook runs in the
+//! middle of a register access.
 
 use std::{
     sync::{Arc, Mutex, mpsc},

@@ -1,5 +1,5 @@
-//! Requests and callbacks that Storport makes seldom: odd SRBs, functions that
-//! fail, requests that are never started, other processors.
+//! Rare requests and callbacks: odd SRBs, functions that fail, requests that are never started,
+//! other processors.
 
 use std::time::Duration;
 

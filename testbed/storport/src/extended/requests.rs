@@ -1,4 +1,4 @@
-//! Requests, units, and memory.
+//! The functions of StorPortExtendedFunction for requests, units and memory.
 
 use super::{
     super::{

@@ -1,4 +1,5 @@
-//! Locks, DPCs and messages; timers, work items, delays and events.
+//! The functions of StorPortExtendedFunction for locks, DPCs, messages, timers, work items, delays
+//! and events.
 
 use std::time::Duration;
 

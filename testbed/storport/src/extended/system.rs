@@ -1,4 +1,5 @@
-//! Processors, which are in one group and one node; ETW events, features, power and dumps.
+//! The functions of StorPortExtendedFunction for processors, which are in one group and one node,
+//! and for ETW events, features, power and dumps.
 
 use super::{
     super::{

@@ -1,5 +1,4 @@
-//! The bench that miniports of tests run on: a PCI function that is only registers, memory, and
-//! requests.
+//! The setup of the tests: a PCI function with registers but no behaviour, memory, and requests.
 #![expect(unsafe_code, reason = "plays a driver")]
 
 use std::{

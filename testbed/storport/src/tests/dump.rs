@@ -1,5 +1,5 @@
-//! A dump stack: what its miniport is told, how its requests are carried, and
-//! what it lacks. And the removal of an adapter that never started.
+//! Tests of a dump stack: its parameters, its requests, and the routines that it lacks. One test
+//! removes an adapter that never started.
 
 use std::{ffi::CStr, time::Duration};
 

@@ -1,5 +1,5 @@
-//! What ends the machine: it says so and exits with code 3. Each scene is played by a process of
-//! its own, this same test program.
+//! Tests of errors that stop the machine with a message and exit code 3. Each scene runs in a
+//! child process: this test program.
 
 use std::{thread, time::Duration};
 

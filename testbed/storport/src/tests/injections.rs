@@ -1,4 +1,4 @@
-//! Rare behaviour of Storport: each test injects one case and checks what the miniport sees.
+//! Tests of rare behaviour of Storport. Each injects one case and checks what the miniport gets.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},

@@ -1,4 +1,4 @@
-//! Interrupts on their way to the miniport, and the DPCs that follow.
+//! Tests of interrupts, and of the DPCs that follow.
 
 use std::{
     sync::{

@@ -1,5 +1,4 @@
-//! What a miniport does with a request that it has completed, where all is
-//! checked.
+//! Tests of accesses to a request after its completion, with the checks of `--verify`.
 
 use super::{super::srb::state, bench::*};
 use Callback::{HwBuildIo, HwStartIo};

@@ -1,4 +1,4 @@
-//! The order of a miniport's life, and what each callback finds.
+//! Tests of the order of a miniport's callbacks, and of the state in which each is called.
 
 use std::sync::atomic::Ordering;
 

@@ -1,4 +1,4 @@
-//! Spin locks: what they do, and what a violation tells.
+//! Tests of spin locks: their behaviour, and the text of a violation.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -1,4 +1,4 @@
-//! Queue depth, busy and pause.
+//! Tests of queue depth, busy and pause.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Time-outs and the bus reset that follows.
+//! Tests of time-outs, and of the bus reset that follows.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

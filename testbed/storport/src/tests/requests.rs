@@ -1,4 +1,4 @@
-//! Requests: what an SRB holds, and the rules of its completion.
+//! Tests of requests: the contents of an SRB, and its completion.
 
 use super::bench::*;
 use Callback::{DriverEntry, HwBuildIo, HwStartIo};

@@ -1,4 +1,4 @@
-//! An adapter's sleep, and the requests that are no commands.
+//! Tests of sleep and resume, and of requests that are not SCSI commands.
 
 use std::sync::atomic::Ordering;
 

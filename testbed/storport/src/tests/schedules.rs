@@ -1,6 +1,5 @@
-//! Miniports whose faults show in some orders of events alone: some seed of
-//! fifty finds each, and finds it again. Each run is a process of its own, this
-//! same test program.
+//! Miniports whose faults depend on the order of events. At least one of fifty seeds must find
+//! each fault, and find it again. Each run is a child process: this test program.
 
 use std::{
     collections::HashMap,

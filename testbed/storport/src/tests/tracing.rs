@@ -1,5 +1,4 @@
-//! The calls of the kit's tracing template, and notifications that are not
-//! documented.
+//! Tests of the calls that the kit's tracing template makes, and of undocumented notifications.
 
 use super::bench::*;
 use Callback::HwPassiveInitialize;
