@@ -18,8 +18,8 @@ use time::OffsetDateTime;
 
 const HELP: &str = "\
 The command checks .sys, .inf and .cat files. In a folder, it checks all such files,
-also those in subfolders. It also compares files in the same folder: a driver with its INF file, a
-catalog with every installed file.
+also those in subfolders. It compares files in the same folder: a driver with its INF
+file, and a catalog with every installed file.
 
 There are two kinds of checks: requirements of Windows, and house rules of this project.
 A broken house rule is advice, unless --house-rules is given. Each failed check names its
