@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         "the headers and storport-wdk.json differ"
     })?;
-    // This is no warning, but a build script can print in no other way.
+    // This is not a warning, but a build script can print in no other way.
     println!(
         "cargo::warning=checked for {}: {generated}",
         env::var("TARGET")?

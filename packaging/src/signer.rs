@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_key_is_said() {
+    fn each_fault_of_a_key_is_named() {
         let certificate = pem("one");
         let block = |label| {
             file(format!(
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_certificate_is_said() {
+    fn each_fault_of_a_certificate_is_named() {
         let key = pem("one");
         let own = fs::read_to_string(&key).unwrap();
         let damaged = format!("{own}-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----");

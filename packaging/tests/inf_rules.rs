@@ -229,7 +229,7 @@ fn default_install_and_uninstall_are_followed() {
 }
 
 #[test]
-fn what_only_this_project_advises_is_no_demand_of_windows() {
+fn house_rules_are_not_requirements_of_windows() {
     let text = GOOD
         .replace("PnpLockdown = 1\n", "")
         .replace("DefaultDestDir = 13", "DefaultDestDir = 12")

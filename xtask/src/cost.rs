@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_budget_was_made_of_is_within_it_and_so_is_less() {
+    fn figures_at_or_below_the_budget_pass() {
         let budget = budget(&cost(805.25));
 
         assert_eq!(faults(&budget, &cost(805.25)), [""; 0]);
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn two_drivers_stand_side_by_side() {
+    fn two_drivers_are_compared_in_a_table() {
         let (left, mut right) = (cost(805.25), cost(600.0));
         let table = compare(&left, &right);
         let row =

@@ -661,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn the_form_of_the_sources_is_checked_without_what_only_a_build_needs() {
+    fn the_step_fmt_needs_only_rustfmt() {
         assert_eq!(needs(&[Step::Fmt]), [Need::Rustfmt]);
     }
 }

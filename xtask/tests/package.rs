@@ -325,7 +325,7 @@ fn package_other(root: &Path, driver: &Path, more: &[&str]) -> Output {
 
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
-fn a_driver_of_someone_elses_is_packaged_and_signed() {
+fn another_driver_is_packaged_and_signed() {
     let root = TempDir::new().expect("a temporary folder");
     succeeded(&package_other(root.path(), &ramdisk(), &[]));
 

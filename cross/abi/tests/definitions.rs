@@ -39,7 +39,7 @@ fn every_function_that_wdm_h_declares_can_be_linked() {
         .cloned()
         .collect();
     let header = read("../include/10.0.22621.0/km/wdm.h");
-    // A prototype is not indented, and is no typedef: `TYPE Name(...`.
+    // A prototype is not indented and not a typedef: `TYPE Name(...`.
     let declared: Vec<&str> = header
         .lines()
         .filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase() || first == '_'))

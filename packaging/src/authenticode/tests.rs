@@ -71,7 +71,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_that_is_read_as_an_image_ends_in_a_panic(
+    fn parsing_an_image_does_not_panic(
         edits in proptest::collection::vec((0..0x400_usize, any::<u8>()), 1..8),
         length in 0..SIGNED.len(),
     ) {
@@ -140,7 +140,7 @@ fn another_time_gives_another_signature_of_the_same_digest() {
 }
 
 #[test]
-fn what_is_no_image_or_signed_already_is_refused() {
+fn other_files_and_signed_images_are_refused() {
     let again = authenticode::sign(&SIGNED, &SIGNERS[0], TIME).unwrap_err();
     assert!(matches!(again, AuthenticodeError::Signed), "{again}");
 

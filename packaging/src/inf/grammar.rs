@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_the_first_section_is_noted_and_no_entry() {
+    fn lines_before_the_first_section_are_noted_and_are_not_entries() {
         let inf = Inf::parse(b"; what\n/*++\n\"\n[A]\na = b").unwrap();
         assert_eq!(inf.preface, Some(2));
         assert_eq!(inf.sections.len(), 1);
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn utf16_that_is_none_is_refused() {
+    fn invalid_utf16_is_refused() {
         for bytes in [&b"\xff\xfe["[..], b"\xff\xfe\x00\xd8", b"\xfe\xff\0["] {
             assert!(matches!(Inf::parse(bytes), Err(InfError::Encoding { .. })));
         }

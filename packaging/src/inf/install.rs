@@ -413,7 +413,7 @@ impl<'a> Installation<'a> {
         values.filter(|value| !value.is_empty()).collect()
     }
 
-    /// Expands the strings in `text`. Keeps a `%token%` that is no string, such as a directory
+    /// Expands the strings in `text`. Keeps a `%token%` that does not name a string, such as a directory
     /// number.
     pub(super) fn expand(&self, text: &str) -> String {
         let mut expanded = String::new();

@@ -216,7 +216,7 @@ fn parts_that_cannot_be_judged_are_named_and_the_rest_is_judged() {
 }
 
 #[test]
-fn what_is_not_what_its_ending_says_is_a_fault() {
+fn a_file_that_does_not_match_its_extension_is_a_fault() {
     for (name, bytes) in [
         ("a.sys", &b"MZ"[..]),
         ("a.sys", b""),

@@ -229,7 +229,7 @@ fn members_of_sets_out_of_order_are_refused() {
 }
 
 #[test]
-fn what_is_no_der_is_refused() {
+fn invalid_der_is_refused() {
     let claim = "the signature is PKCS#7 in DER, and ends the file";
     let mut cut = catalog();
     cut.pop();
@@ -285,7 +285,7 @@ fn a_certificate_that_has_expired_is_refused_unless_a_timestamp_may_tell_more() 
 }
 
 #[test]
-fn an_algorithm_that_is_not_known_is_not_judged_and_never_yes() {
+fn an_unknown_algorithm_is_not_judged() {
     let ecdsa = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
     let sha3 = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.8");
     let signature = with_signer(|signer| signer.signature_algorithm.oid = ecdsa);

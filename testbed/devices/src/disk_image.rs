@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused() {
+    fn other_files_than_images_are_refused() {
         let (folder, empty) = file(&[]);
         let (_folder, partial) = file(&[0; 1000]);
         // It is refused even to root.

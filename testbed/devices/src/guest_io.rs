@@ -3,7 +3,7 @@
 //! and one piece at a time.
 #![expect(
     unsafe_code,
-    reason = "preadv and pwritev take raw pointers, and guest memory is no Rust slice"
+    reason = "preadv and pwritev take raw pointers, and guest memory is not a Rust slice"
 )]
 
 use std::{fs::File, io, os::fd::AsRawFd};

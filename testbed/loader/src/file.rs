@@ -73,7 +73,7 @@ impl DriverFile {
         let size = optional.size_of_image.get(LE) as usize;
         if size == 0 || size > LARGEST {
             return Err(format!(
-                "its header says {size} bytes of image, which is no driver's size; build it again"
+                "its header says {size} bytes of image, which no driver has; build it again"
             ));
         }
         let mut bytes = vec![0; size.next_multiple_of(PAGE)];
@@ -218,13 +218,13 @@ impl DriverFile {
     }
 }
 
-/// Parses the headers. Refuses files that are no x64 driver.
+/// Parses the headers. Refuses files that are not x64 drivers.
 fn headers(data: &[u8]) -> Result<PeFile64<'_>, String> {
     if !data.starts_with(b"MZ") {
         return Err(if data.is_empty() {
             "the file is empty; name a driver's .sys file".into()
         } else {
-            "this is no PE file (no MZ at its start); name a driver's .sys file".into()
+            "this is not a PE file (no MZ at its start); name a driver's .sys file".into()
         });
     }
     let damaged = |what: &str| format!("{what}; the file is damaged or no driver, build it again");

@@ -430,7 +430,7 @@ mod tests {
         let machine = |number: u16| changed(field::MACHINE, &number.to_le_bytes());
         let cases: [(Vec<u8>, &str); 16] = [
             (Vec::new(), "the file is empty"),
-            (b"#!/bin/sh\n".into(), "this is no PE file"),
+            (b"#!/bin/sh\n".into(), "this is not a PE file"),
             (b"MZ".into(), "damaged or no driver"),
             (changed(0x3c, &[0xff; 4]), "no PE signature"),
             (changed(0x40, b"NE"), "no PE signature"),
@@ -450,7 +450,7 @@ mod tests {
             ),
             (
                 changed(field::SIZE_OF_IMAGE, &[0xff; 4]),
-                "no driver's size",
+                "which no driver has",
             ),
             (
                 changed(field::SIZE_OF_HEADERS, &[0xff; 4]),

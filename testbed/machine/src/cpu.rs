@@ -58,7 +58,7 @@ static COUNT: AtomicU32 = AtomicU32::new(1);
 /// How long an idle CPU spins before its thread sleeps: about the cost of waking it.
 const IDLE_SPIN: Duration = Duration::from_micros(5);
 
-/// The IRQL of the calling thread; PASSIVE on a thread that is no CPU.
+/// The IRQL of the calling thread; PASSIVE on a thread that is not a CPU.
 #[must_use]
 pub fn current_irql() -> u8 {
     IRQL.get()

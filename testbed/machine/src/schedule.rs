@@ -8,7 +8,7 @@
 //!
 //! All waits of the testbed are in this module. The holder of a [`std::sync::Mutex`] must not
 //! pass a point or wait, because a thread that blocks on the mutex would keep all others from
-//! running. Waking others is no point.
+//! running. Waking others is not a scheduling point.
 //!
 //! Observers, such as a progress bar, are ordinary threads of the host. They must not wake
 //! threads of the machine or take its locks.
@@ -217,7 +217,7 @@ pub fn vary(range: RangeInclusive<u32>, usual: u32) -> u32 {
     with(|schedule| schedule.random.random_range(range)).unwrap_or(usual)
 }
 
-/// Delays the device now and then under a seed, seldom for long.
+/// In a run with a seed, delays the device sometimes, and rarely for long.
 pub fn delay() {
     let most = match vary(0..=63, 63) {
         0 => 2000,

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn invalid_sizes_are_refused() {
         for text in ["", "M", "-1", "1.5M", "64MB", "64 M", "0x10", "16777216T"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }

@@ -418,7 +418,7 @@ violations: none; driver errors seen by the device: none
     }
 
     #[test]
-    fn a_rule_of_the_house_is_advice_unless_the_driver_is_held_to_it() {
+    fn a_broken_house_rule_is_advice_without_the_option() {
         let mut summary = summary();
         summary.report.leaks.push("64 bytes of pool".to_owned());
         summary.report.violations.push(Violation {

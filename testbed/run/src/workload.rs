@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_what_was_done() {
+    fn the_counts_are_those_of_the_completed_ios() {
         let (results, port) = run_on(FakePort::new(DISK, 512), "-b4K -t3 -o4 -r -w50");
         let results = results.expect("it runs");
 

@@ -143,13 +143,13 @@ impl Fixture {
         }
     }
 
-    /// Whether a last line of a run's is no more than what there is to say.
+    /// Whether a line at the end of a run's output is expected.
     fn expects(&self, line: &str) -> bool {
         self.remark.is_some_and(|remark| line.starts_with(remark))
             || line.starts_with("to repeat this run: ")
     }
 
-    /// How it is run. One that waits for time-outs is in order already.
+    /// How it is run. A run that waits for time-outs has the same order each time.
     fn ways(&self) -> &[&[&str]] {
         if self.options == TIME_OUT {
             &[&AT_ONCE]
@@ -366,7 +366,7 @@ fn each_faulty_fixture_breaks_its_rule_and_no_other_at_its_own_place() {
 
 #[test]
 #[ignore = "needs the fixtures: cargo xtask test --only fixtures"]
-fn a_rule_of_this_project_is_advice_for_a_driver_that_is_not_held_to_it() {
+fn a_broken_house_rule_is_advice_without_the_option() {
     let house: BTreeSet<_> = testbed_storport::rules()
         .filter(|rule| rule.list == RuleList::House)
         .map(|rule| rule.name)
@@ -379,7 +379,7 @@ fn a_rule_of_this_project_is_advice_for_a_driver_that_is_not_held_to_it() {
         let text = String::from_utf8_lossy(&output.stdout);
         let advice = format!("\nadvice: {} in ", fixture.rule());
         if output.status.code() != Some(PASSED) || !text.contains(&advice) {
-            return Err(format!("it is no advice, but: {text}"));
+            return Err(format!("not advice, but: {text}"));
         }
         Ok(())
     });

@@ -534,7 +534,7 @@ fn free_registry_buffer(mut call: Call) -> usize {
     0
 }
 
-/// There are no values. A length of 0 tells an error other than a small buffer.
+/// Returns no values. The length 0 means an error other than a small buffer.
 fn registry_read(mut call: Call) -> usize {
     let port = call.port();
     let _name = call.string();
@@ -549,7 +549,7 @@ fn registry_read(mut call: Call) -> usize {
     FALSE
 }
 
-/// There is no registry to write to.
+/// Fails: the testbed has no registry.
 fn registry_write(mut call: Call) -> usize {
     let port = call.port();
     if call.is_lacking(port) {

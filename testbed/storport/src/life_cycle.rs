@@ -241,7 +241,7 @@ pub(super) fn configure(
         wdk::SP_RETURN_ERROR => Some("returned SP_RETURN_ERROR".into()),
         wdk::SP_RETURN_BAD_CONFIG => Some("returned SP_RETURN_BAD_CONFIG".into()),
         other => {
-            let why = format!("returned {other}, which is no SP_RETURN value");
+            let why = format!("returned {other}, which is not an SP_RETURN value");
             port.violation_of(
                 Callback::HwFindAdapter,
                 Rule::FindAdapter,

@@ -55,7 +55,7 @@ pub(crate) fn calls_fit(tools: &Tools, script: &Script, findings: &mut BTreeSet<
                 findings.insert(script.finding(
                     "calls_fit",
                     node,
-                    &format!("{name} is no cmdlet or function known here"),
+                    &format!("{name} is not a cmdlet or function known here"),
                 ));
                 continue;
             };

@@ -124,7 +124,7 @@ fn the_pages_use_cmdlets_that_the_oldest_windows_has() {
         misfits("a.md", sample),
         [
             "a.md:1: get-disk has no parameter -nothing",
-            "a.md:1: get-nothing is no cmdlet or function known here",
+            "a.md:1: get-nothing is not a cmdlet or function known here",
         ]
     );
 }
@@ -267,22 +267,22 @@ fn each_rule_finds_its_breach() {
             "function Remove-It { 1 }",
             "can_ask Test-Rule.ps1:14: Remove-It changes the system and cannot ask",
         ),
-        ("gci", "calls_fit Test-Rule.ps1:14: gci is no cmdlet"),
+        ("gci", "calls_fit Test-Rule.ps1:14: gci is not a cmdlet"),
         (
             "bcdedit.exe /set testsigning on",
-            "calls_fit Test-Rule.ps1:14: bcdedit.exe is no cmdlet",
+            "calls_fit Test-Rule.ps1:14: bcdedit.exe is not a cmdlet",
         ),
         (
             "Invoke-Expression 'x'",
-            "calls_fit Test-Rule.ps1:14: invoke-expression is no cmdlet",
+            "calls_fit Test-Rule.ps1:14: invoke-expression is not a cmdlet",
         ),
         (
             "Write-Host 'x'",
-            "calls_fit Test-Rule.ps1:14: write-host is no cmdlet",
+            "calls_fit Test-Rule.ps1:14: write-host is not a cmdlet",
         ),
         (
             "Invoke-WebRequest 'x'",
-            "calls_fit Test-Rule.ps1:14: invoke-webrequest is no cmdlet",
+            "calls_fit Test-Rule.ps1:14: invoke-webrequest is not a cmdlet",
         ),
         (
             "Get-ChildItem -Pth x",

@@ -387,7 +387,7 @@ impl Type {
     }
 }
 
-/// The flags, 0 if they are no number.
+/// The flags, or 0 if they are not a number.
 fn flags(value: &RegistryValue<'_>) -> u64 {
     number(&value.flags).unwrap_or(0)
 }

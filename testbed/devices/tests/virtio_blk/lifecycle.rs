@@ -182,7 +182,7 @@ fn a_reset_waits_for_the_request_at_hand() {
 }
 
 #[test]
-fn a_delay_is_a_delay() {
+fn a_delayed_request_takes_as_long_as_asked() {
     let delay = Duration::from_millis(30);
     let mut driver = Driver::of(|settings, _| settings.faults.latency = delay);
     let start = Instant::now();

@@ -468,7 +468,7 @@ impl Modes {
     fn decode(command: Command, header_bytes: usize, bytes: &[u8]) -> Result<Self, DiskError> {
         let wrong = |why: String| DiskError::Answer { command, why };
         let (header, page) = Self::decode_header(command, header_bytes, bytes)?;
-        // A header alone: there is no cache to tell of.
+        // The answer has no caching page.
         if page.is_empty() {
             return Ok(header);
         }

@@ -71,7 +71,7 @@ impl Plan {
     /// blocks of `block_sectors`.
     ///
     /// # Panics
-    /// If the lengths are no whole blocks, or the disk is too short.
+    /// If the lengths are not whole blocks, or the disk is too short.
     #[must_use]
     pub fn new(seed: u64, disk_sectors: u64, block_sectors: u64, sectors: u64) -> Self {
         assert!(

@@ -393,7 +393,7 @@ fn the_disk_is_flushed_between_the_last_transfer_and_the_look_at_the_image() {
 }
 
 #[test]
-fn without_an_image_what_reads_give_is_verified() {
+fn without_an_image_the_read_data_is_verified() {
     let port = FakePort::new(DISK, 512).meddling(once(Direction::Out, |io| {
         io.bytes[100] ^= 1;
         true

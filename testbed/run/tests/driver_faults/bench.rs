@@ -203,7 +203,7 @@ impl Disk {
     }
 }
 
-/// Requests have 30 s: what goes on before that, the driver does by itself.
+/// Requests time out after 30 s, so the driver itself must do what happens earlier.
 pub fn patient() -> AdapterSettings {
     AdapterSettings {
         tick: Duration::from_millis(10),
@@ -469,7 +469,7 @@ pub fn refusing_features() -> Faults {
     }
 }
 
-/// Whether a request failed: it is no success, and no success with less data.
+/// Whether a request failed. A success with less data is not a failure.
 pub fn failed(completion: &Completion) -> bool {
     ![SUCCESS, DATA_OVERRUN].contains(&completion.srb_status)
 }

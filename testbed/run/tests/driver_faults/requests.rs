@@ -98,7 +98,7 @@ fn each_command_refuses_the_other_direction() {
                         let done = bench.run(write(1, &buffer, false));
                         assert_eq!(done.srb_status, SUCCESS);
                     }
-                    // The data are no mode pages.
+                    // The data are not mode pages.
                     (Direction::Out, _, true) => {}
                     _ => {
                         assert!(failed(&done), "{what}");

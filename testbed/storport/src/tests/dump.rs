@@ -18,7 +18,7 @@ fn started(miniport: Miniport) -> DumpStack {
 }
 
 #[test]
-fn a_request_is_polled_for_and_everything_runs_at_high_level() {
+fn dump_requests_are_polled_and_all_callbacks_run_at_high_level() {
     let calls = Notes::new();
     let stack = started(
         Miniport::new()
@@ -100,7 +100,7 @@ fn initialize_that(does: Action) -> Vec<(&'static str, &'static str)> {
 }
 
 #[test]
-fn what_is_absent_is_refused_by_its_result() {
+fn unavailable_routines_return_an_error() {
     let does: [Action; 3] = [
         |c| assert!(!c.enable_passive_initialization()),
         |c| {

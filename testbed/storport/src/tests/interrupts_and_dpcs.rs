@@ -173,7 +173,7 @@ fn asks_for(wanted: u32) -> (Miniport, Options) {
 }
 
 #[test]
-fn concurrent_channels_are_granted_to_who_asks_and_replace_the_start_io_lock() {
+fn concurrent_channels_are_granted_on_request_and_replace_the_start_io_lock() {
     let (miniport, options) = asks_for(0x1 | 0x2 | 0x4 | 0x8);
     let bench = start(miniport);
 

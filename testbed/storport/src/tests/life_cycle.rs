@@ -123,7 +123,7 @@ fn a_message_beyond_the_table_is_dropped_unless_a_test_asks_for_it() {
 }
 
 #[test]
-fn config_info_tells_the_adapters_resources_and_the_defaults() {
+fn config_info_has_the_adapters_resources_and_the_defaults() {
     let seen = Notes::new();
     let _bench = start(Miniport::new().on(HwFindAdapter, move |c| {
         let info = c.structure();
@@ -159,11 +159,11 @@ fn a_find_adapter_that_finds_nothing_stops_the_function() {
 }
 
 #[test]
-fn what_the_miniport_gets_wrong_is_named_and_refused() {
+fn invalid_registrations_and_results_are_named_and_refused() {
     let odd = refused(Miniport::new().on(HwFindAdapter, |c| c.answer(77)));
     assert_eq!(
         odd.to_string(),
-        "HwFindAdapter: returned 77, which is no SP_RETURN value"
+        "HwFindAdapter: returned 77, which is not an SP_RETURN value"
     );
 
     let newer = refused(Miniport::new().on(DriverEntry, |c| {

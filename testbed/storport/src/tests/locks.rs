@@ -54,7 +54,7 @@ fn the_handle_holds_lock_and_irql() {
 }
 
 #[test]
-fn start_io_lock_keeps_others_out() {
+fn the_start_io_lock_excludes_other_threads() {
     // Counted under the lock without atomic addition.
     let count: &'static AtomicU64 = Box::leak(Box::default());
     let bench = start(Miniport::new().on(HwBuildIo, |c| {
@@ -99,7 +99,7 @@ fn synchronize_access_runs_with_the_interrupt_lock_and_returns_its_result() {
 }
 
 #[test]
-fn a_violation_tells_thread_irql_locks_and_the_opposite_order() {
+fn a_violation_names_thread_irql_locks_and_the_opposite_order() {
     let bench = start(Miniport::new().on(HwBuildIo, |c| {
         c.take(&[StartIoLock, DpcLock]);
         c.take(&[DpcLock, StartIoLock]);
@@ -125,7 +125,7 @@ fn a_violation_tells_thread_irql_locks_and_the_opposite_order() {
 }
 
 #[test]
-fn the_extended_acquisition_returns_what_is_wrong() {
+fn the_extended_acquisition_returns_an_error() {
     let statuses = Notes::new();
     let bench = start(
         Miniport::new()

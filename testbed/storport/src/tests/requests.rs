@@ -222,7 +222,7 @@ fn all_requests_of_all_cpus_come_back_once() {
 }
 
 #[test]
-fn what_is_no_srb_is_not_completed() {
+fn an_address_that_is_not_an_srb_is_not_completed() {
     let bench = start(Miniport::new().on(HwStartIo, |c| {
         for address in [0, 8, c.about + 16, c.own(EMPTY) + 32] {
             c.notify(0, [address]);

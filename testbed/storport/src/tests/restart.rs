@@ -205,7 +205,7 @@ fn a_disk_that_can_not_flush_its_cache_keeps_its_power() {
     assert_eq!(bench.broken(), [("srb-control", "HwStartIo")]);
 }
 
-/// What a miniport reads of a request that is no command: function, target, flags, power state
+/// What a miniport reads of a control request: function, target, flags, power state
 /// or plug-and-play action, power action.
 type Seen = (u32, u8, u32, u32, u32);
 
@@ -245,7 +245,7 @@ fn fields(c: &Context) -> Seen {
 }
 
 #[test]
-fn requests_that_are_no_commands_have_their_functions_fields_in_both_shapes() {
+fn control_requests_have_the_fields_of_their_function_in_both_layouts() {
     let unit = Address {
         target: 1,
         ..Address::default()

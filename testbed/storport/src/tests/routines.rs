@@ -11,7 +11,7 @@ use Callback::{HwFindAdapter, HwStartIo, HwTimer, HwTimerEx, HwWorkItem};
 use testbed_machine::cpu::{current_irql, irql};
 
 #[test]
-fn timers_ring_once_at_dispatch_with_the_start_io_lock() {
+fn timers_expire_once_at_dispatch_with_the_start_io_lock() {
     let (rings, statuses) = (Notes::new(), Notes::new());
     let note = move |c: &Context| {
         let note = (c.callback, current_irql(), c.holds(LockId::StartIo));
@@ -47,7 +47,7 @@ fn timers_ring_once_at_dispatch_with_the_start_io_lock() {
 }
 
 #[test]
-fn a_timer_that_is_cancelled_does_not_ring() {
+fn a_cancelled_timer_does_not_expire() {
     let timed = |cancels: bool| {
         start(
             Miniport::new()
@@ -135,7 +135,7 @@ fn a_work_item_whose_routine_runs_at_the_stop_is_no_leak() {
 }
 
 #[test]
-fn pool_is_given_and_taken_back_once() {
+fn pool_is_allocated_and_freed_once() {
     let (statuses, broken) = ask(|c| {
         let (address, made) = c.results(0, [100, 0x7457_7346]);
         let content = structure(address).bytes(100);
@@ -212,7 +212,7 @@ fn sequenced_lists_are_last_in_first_out() {
 }
 
 #[test]
-fn double_lists_take_at_both_ends() {
+fn doubly_linked_lists_insert_and_remove_at_both_ends() {
     ask(|c| {
         let head = c.own(EMPTY);
         let [a, b] = [head + 64, head + 96];
@@ -229,7 +229,7 @@ fn double_lists_take_at_both_ends() {
 }
 
 #[test]
-fn events_wake_who_waits() {
+fn an_event_wakes_the_waiting_thread() {
     let results = Notes::new();
     let bench = start(
         Miniport::new()
@@ -314,7 +314,7 @@ fn a_system_event_is_kept_with_its_strings_and_data() {
 }
 
 #[test]
-fn system_events_that_their_page_forbids_are_refused() {
+fn invalid_system_events_are_refused() {
     use abi::stor_log_event_details as field;
 
     const INVALID_PARAMETER: u32 = 0xC100_0006;
@@ -385,7 +385,7 @@ fn refuses_event(
 }
 
 #[test]
-fn a_newer_revision_is_answered_with_the_one_that_there_is() {
+fn a_newer_revision_is_answered_with_the_supported_one() {
     let (seen, broken) = ask(|c| {
         let [details, _memory] = event_details();
         let field = || abi::stor_log_event_details::InterfaceRevision;
@@ -401,7 +401,7 @@ fn a_newer_revision_is_answered_with_the_one_that_there_is() {
 }
 
 #[test]
-fn functions_that_need_what_is_not_here_say_so_and_are_counted() {
+fn functions_that_are_not_implemented_return_an_error_and_are_counted() {
     let bench = start(Miniport::new().on(HwStartIo, |c| {
         for code in [2, 6, 71, 10_000] {
             assert_eq!(c.call(code, []), 0xC100_0002);
@@ -425,7 +425,7 @@ fn functions_that_need_what_is_not_here_say_so_and_are_counted() {
 }
 
 #[test]
-fn clocks_go_on() {
+fn clocks_advance() {
     let (times, _) = ask(|c| {
         let time = || with_result::<u64>(|to| ddi("StorPortQuerySystemTime", [to])).0;
         let counter = || c.result(47, [0]);

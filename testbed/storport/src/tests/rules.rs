@@ -162,7 +162,7 @@ const REGISTRY_WRITE: Action = |c| {
     ddi("StorPortRegistryWrite", arguments);
 };
 
-/// Completes a request that is no SCSI command.
+/// Completes a control request.
 fn complete_control(c: &Context, status: u8) {
     if c.function() != 0 {
         c.completes(status);
@@ -298,7 +298,7 @@ fn cases() -> Vec<Case> {
             |c| c.acquire(ThreadedDpcLock, 0) => DPC;
         LockKind "DpcLevelLock by StorPortAcquireSpinLock" [HwBuildIo]:
             |c| c.acquire(DpcLevelLock, 0) => DPC;
-        LockDpc "memory that is no DPC" [HwBuildIo]:
+        LockDpc "memory that is not a DPC" [HwBuildIo]:
             |c| c.acquire_at(DpcLock, c.own(EMPTY), c.handle(0)) => DPC;
         LockDpc "NULL by StorPortAcquireSpinLockEx" [HwBuildIo]:
             |c| c.acquire_ex(DpcLock, 0, 0) => |c| c.take_ex(&[DpcLock]);
@@ -672,7 +672,7 @@ fn cases() -> Vec<Case> {
             |c| c.structure().set(info::NumberOfPhysicalBreaks, 0) => NOTHING;
         FindAdapter "MaximumTransferLength is not set" [HwFindAdapter]:
             |c| c.structure().set(info::MaximumTransferLength, u32::MAX) => NOTHING;
-        FindAdapter "no SP_RETURN value" [HwFindAdapter]:
+        FindAdapter "not an SP_RETURN value" [HwFindAdapter]:
             |c| c.answer(7) => |c| c.answer(wdk::SP_RETURN_FOUND);
         VirtualDevice "set" [HwFindAdapter]:
             |c| c.structure().set(info::VirtualDevice, 1) => NOTHING;
@@ -687,7 +687,7 @@ fn cases() -> Vec<Case> {
             |c| c.supports(&[wdk::ScsiStopAdapter]) => SUPPORTS_BOTH;
         AdapterControl "the query fails" [HwAdapterControl]:
             |c| { SUPPORTS_BOTH(c); c.answer(1); } => SUPPORTS_BOTH;
-        SrbUnknown "memory that is no SRB is completed" [HwPassiveInitialize]:
+        SrbUnknown "memory that is not an SRB is completed" [HwPassiveInitialize]:
             |c| c.complete_srb(c.own(EMPTY), SUCCESS) => NOTHING;
         SrbUnknown "the list of a completed request" [HwStartIo]:
             |c| { c.complete(SUCCESS); c.list(); c.answer(1); } =>

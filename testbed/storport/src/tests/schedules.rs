@@ -114,7 +114,7 @@ fn search(scene: &str, found: impl Fn(&Run) -> bool) -> Vec<(u64, Run)> {
 }
 
 #[test]
-fn a_correct_miniport_passes_by_each_seed_and_the_same_way_again() {
+fn a_correct_miniport_passes_under_each_seed_and_repeats_its_run() {
     for seed in 1..=8 {
         let run = play("answers", seed);
 
@@ -125,7 +125,7 @@ fn a_correct_miniport_passes_by_each_seed_and_the_same_way_again() {
 }
 
 #[test]
-fn a_counter_that_two_cpus_share_without_a_lock_is_found_by_some_seed() {
+fn a_counter_that_two_cpus_share_without_a_lock_fails_under_some_seed() {
     // Of two requests with one number the first is lost.
     let found = search("counts", |run| run.code == Some(3));
 
@@ -140,7 +140,7 @@ fn a_counter_that_two_cpus_share_without_a_lock_is_found_by_some_seed() {
 }
 
 #[test]
-fn locks_taken_crosswise_lock_two_cpus_out_by_some_seed() {
+fn locks_in_opposite_orders_deadlock_under_some_seed() {
     let found = search("crosswise", |run| run.code == Some(3));
 
     let (seed, run) = found.first().expect("some seed finds it");
@@ -151,7 +151,7 @@ fn locks_taken_crosswise_lock_two_cpus_out_by_some_seed() {
 }
 
 #[test]
-fn driver_code_that_keeps_the_processor_for_ever_ends_the_machine() {
+fn driver_code_that_never_calls_storport_stops_the_machine() {
     let run = play("spins", 1);
 
     assert_eq!(run.code, Some(3), "{run:?}");

@@ -24,7 +24,7 @@ fn kernel_function(name: &str, arguments: [usize; 3]) -> usize {
 }
 
 #[test]
-fn calls_from_a_wrong_place_are_refused_with_a_status() {
+fn calls_in_a_wrong_callback_return_an_error() {
     // StorPortWaitForSingleObject, StorPortUpdateAdapterMaxIO, StorPortInitializePerfOpts,
     // StorPortAllocatePool.
     let calls: [(Callback, Action); 6] = [
@@ -47,7 +47,7 @@ fn calls_from_a_wrong_place_are_refused_with_a_status() {
 }
 
 #[test]
-fn the_kernels_functions_are_prohibited_and_work_all_the_same() {
+fn prohibited_functions_of_the_kernel_are_reported_and_work() {
     let broken = broken_by(HwBuildIo, |_| {
         let old = kernel_function("KfRaiseIrql", [usize::from(irql::DEVICE), 0, 0]);
         assert_eq!(old as u8, irql::DISPATCH);
