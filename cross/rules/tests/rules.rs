@@ -1,5 +1,6 @@
-//! Compiles the cases of `crates/storport/tests/rules`, whose lib.rs says how they are written, and
-//! every cell of the tables of rights in docs/locking.md.
+//! Compiles the cases of `crates/storport/tests/rules`, whose lib.rs says how they are written,
+//! and the call of every entry in the tables of docs/locking.md that say what each callback may
+//! do.
 #![cfg(not(windows))]
 
 use std::{
@@ -44,7 +45,7 @@ fn read(file: impl AsRef<Path>) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Compiles the cases for Windows with `cfg(rules)`. `rights` is the file of cells. It uses cargo's
+/// Compiles the cases for Windows with `cfg(rules)`. `rights` is the file of calls. It uses cargo's
 /// target folder of the driver, where the dependencies are compiled already.
 fn compile(rules: &str, rights: &Path) -> Vec<Diagnostic> {
     let cargo = Command::new(env::var_os("CARGO").expect("cargo runs the tests"))

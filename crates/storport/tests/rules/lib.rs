@@ -14,8 +14,8 @@
 //! The wrong code of all cases is compiled at once. The test `cross/rules/tests/rules.rs` compares
 //! all errors with the comments: a missing error, another error, or one on another line fails.
 //!
-//! Which context offers which routine is not shown by cases, but by the tables of
-//! docs/locking.md. The test compiles each of their cells (`rights`).
+//! There are no cases of which context offers which routine. The tables of docs/locking.md say
+//! that, and the test compiles the call of each entry (`rights`).
 //!
 //! ```text
 //! cargo xtask test --only lock-rules

@@ -1,6 +1,6 @@
-//! Holds the crate to the tables of rights in docs/locking.md, which say for each context and each
-//! guard of a lock which routines it offers. Each cell is compiled: a call that is offered must
-//! compile, and a call that is not offered must be refused in the crate's own words.
+//! Compares crates/storport with the tables of docs/locking.md that say what each callback may do:
+//! which context, or guard of a lock, offers which routine. The call of each entry is compiled. It
+//! must compile if it is offered. Otherwise the crate's own message must refuse it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -162,7 +162,7 @@ const CALLS: &[Call] = &[
     ),
 ];
 
-/// What the cells use, of one adapter.
+/// What the calls use, of one adapter.
 const HAS: &str = "\
 use storport::*;
 pub trait Optional: callback::Timer + callback::Work + callback::StateChange
