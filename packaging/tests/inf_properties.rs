@@ -50,7 +50,7 @@ fn text() -> impl Strategy<Value = String> {
         .prop_map(|sections| format!("[Version]\nDriverVer = 1\n{}", sections.concat()))
 }
 
-/// Pieces that INF files are made of, in the order in which they are not.
+/// Pieces of INF files, which a test joins in any order.
 fn words() -> Vec<&'static str> {
     const GOOD: &str = include_str!("inf/good.inf");
     let lines = GOOD.split_inclusive('\n');

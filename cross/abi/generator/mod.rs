@@ -30,7 +30,7 @@ const KNOWN_DIFFERENCES: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// The headers that the bindings were made of.
+/// The headers that the bindings were generated from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Headers {
     /// This project's. The table has everything that they declare. They may lack some of it: code

@@ -57,8 +57,7 @@ fn generate_for(bindings: &str, table: &str, headers: Headers) -> Result<Generat
     generator::generate(&read, &table, headers).map_err(|disagreements| disagreements.join("\n"))
 }
 
-/// The errors of rustc for the assertions made of `BINDINGS` and `table`. Empty if the assertions
-/// hold.
+/// The errors of rustc for the assertions generated from `BINDINGS` and `table`.
 fn compile(table: &str) -> String {
     let generated = generate(BINDINGS, table).expect("names agree");
     let folder = tempfile::tempdir().expect("a temporary folder");

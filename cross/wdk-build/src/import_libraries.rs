@@ -1,4 +1,4 @@
-//! Import libraries, made of the definition files in `cross/def`.
+//! Makes import libraries from the definition files in `cross/def`.
 
 use std::{
     env, fs,

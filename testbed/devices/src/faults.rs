@@ -3,7 +3,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use testbed_virtio::common_config::Lies;
+use testbed_virtio::common_config::RegisterFaults;
 
 /// Faults that last until they are replaced.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +47,8 @@ pub struct Faults {
 
 impl Faults {
     /// The faults of the common configuration registers.
-    pub(super) fn of_registers(&self) -> Lies {
-        Lies {
+    pub(super) fn of_registers(&self) -> RegisterFaults {
+        RegisterFaults {
             refuses_features: self.refuse_features,
             generation_runs: self.unstable_config,
             reads: self.common_reads.clone(),
@@ -56,8 +56,8 @@ impl Faults {
     }
 }
 
-/// When the device increments `used.idx` once without a used element. The
-/// device's own count stays as it was.
+/// A fault of the used index: the device increments `used.idx` once without a used element, and
+/// does not count that itself. The variants say when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glitch {
     /// At once, without an interrupt.

@@ -129,7 +129,7 @@ impl VirtioBlk {
 
     /// Replaces the disk's faults. Stalled requests stay stalled.
     pub fn set_faults(&self, faults: Faults) {
-        self.core.function().common.lies = faults.of_registers();
+        self.core.function().common.faults = faults.of_registers();
         *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
     }
 
@@ -418,7 +418,7 @@ impl Core {
             *byte = character;
         }
         let mut common = CommonConfig::new(settings.features, 1, settings.queue_size, vectors);
-        common.lies = settings.faults.of_registers();
+        common.faults = settings.faults.of_registers();
         let config = BlkConfig {
             capacity: image.sectors(),
             size_max: settings.size_max,

@@ -36,7 +36,7 @@ mod flag {
 /// The tag that ExAllocatePool uses.
 const NO_TAG: u32 = u32::from_le_bytes(*b"None");
 
-/// Fills memory that Windows would not initialize. A pointer made of it faults.
+/// Fills memory that Windows would not initialize. A pointer with this value faults.
 const PATTERN: u8 = 0xcd;
 
 struct Allocation {

@@ -2,9 +2,10 @@
 //! file: its imports and callbacks, the place in the file that a report names, and the exit code.
 //! testbed/storport/src/tests/rules.rs tests each rule.
 //!
-//! The miniports are testbed/fixtures, one driver file in each variant. FERROSTOR_FIXTURES
-//! names the folder. A fixture is named after its rule: `rule`, or `rule_facet`. The file that
-//! is run has the fixture's name, by which the driver chooses.
+//! The miniports, called fixtures, are in testbed/fixtures. FERROSTOR_FIXTURES names the folder of
+//! their driver files: `correct`, `faulty` and `prohibited`. A fixture is named after its rule, as
+//! `rule` or `rule_case`. A test runs a link to the driver file that has the name of the fixture,
+//! by which the driver selects it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

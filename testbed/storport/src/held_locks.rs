@@ -197,7 +197,7 @@ impl Port {
             held,
             calls: Calls::here(),
         };
-        Waiting::begin(waiter, holder, |circle| self.deadlock(circle))
+        Waiting::begin(waiter, holder, |cycle| self.deadlock(cycle))
     }
 
     /// Releases the acquisition at `index`, and restores its old IRQL.

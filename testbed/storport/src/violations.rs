@@ -13,7 +13,7 @@ use super::{
     port::Port,
     report::{Circumstances, RuleList, Violation},
     spin_locks::LockId,
-    waits::Circle,
+    waits::Cycle,
 };
 use testbed_loader::Image;
 use testbed_machine::{
@@ -76,7 +76,7 @@ rules! {
             "Two locks are always taken in the same order.";
         LockDeadlock = "lock-deadlock",
             "Preventing Errors and Deadlocks While Using Spin Locks; storport-rules.md L5",
-            "Threads do not wait for each other's locks in a circle.";
+            "Threads do not wait for each other's locks in a cycle.";
         LockNotAllowed = "lock-not-allowed", "StorPortSpinLock3; storport-rules.md Callbacks",
             "A callback takes only the locks that its documentation allows.";
         LockKind = "lock-kind", "STOR_SPINLOCK; storport-rules.md STOR_SPINLOCK",
@@ -326,13 +326,13 @@ impl Port {
         ))
     }
 
-    pub(super) fn deadlock(&self, circle: &Circle) -> ! {
+    pub(super) fn deadlock(&self, cycle: &Cycle) -> ! {
         let rule = Rule::LockDeadlock;
         trap::stop_machine(format_args!(
-            "{}: {}: {} threads wait for each other's locks without end\n  rule: {}{circle}{}",
+            "{}: {}: {} threads wait for each other's locks without end\n  rule: {}{cycle}{}",
             Where(self),
             rule.name(),
-            circle.len(),
+            cycle.len(),
             rule.source(),
             Before(&self.violations()),
         ))

@@ -46,20 +46,20 @@ fn waits() -> MutexGuard<'static, Vec<Wait>> {
 pub(super) struct Waiting(u32);
 
 impl Waiting {
-    /// Begins a wait for the lock whose holder is `holder`. If the wait closes a circle, calls
+    /// Begins a wait for the lock whose holder is `holder`. If the wait closes a cycle, calls
     /// `report`.
     pub(super) fn begin(
         waiter: Waiter,
         holder: Arc<AtomicU32>,
-        report: impl FnOnce(&Circle),
+        report: impl FnOnce(&Cycle),
     ) -> Self {
         let thread = waiter.thread;
         let mut waits = waits();
         waits.push(Wait { waiter, holder });
-        let circle = circle(&waits, waits.len() - 1);
+        let cycle = cycle(&waits, waits.len() - 1);
         drop(waits);
-        if let Some(circle) = circle {
-            report(&circle);
+        if let Some(cycle) = cycle {
+            report(&cycle);
         }
         Self(thread)
     }
@@ -71,10 +71,10 @@ impl Drop for Waiting {
     }
 }
 
-/// The circle that contains the wait at `last`, which is the calling thread's. A thread may
-/// release its lock during the search, so the search is repeated: a circle that was found
+/// The cycle that contains the wait at `last`, which is the calling thread's. A thread may
+/// release its lock during the search, so the search is repeated: a cycle that was found
 /// twice is real, because none of its threads can run.
-fn circle(waits: &[Wait], last: usize) -> Option<Circle> {
+fn cycle(waits: &[Wait], last: usize) -> Option<Cycle> {
     let once = || {
         let mut members = vec![last];
         loop {
@@ -86,7 +86,7 @@ fn circle(waits: &[Wait], last: usize) -> Option<Circle> {
                 return Some(members);
             }
             if members.contains(&next) {
-                // A circle without `last`, which was reported when it was closed.
+                // A cycle without `last`, which was reported when it was closed.
                 return None;
             }
             members.push(next);
@@ -94,7 +94,7 @@ fn circle(waits: &[Wait], last: usize) -> Option<Circle> {
     };
     let members = once()?;
     (once()? == members).then(|| {
-        Circle(
+        Cycle(
             members
                 .into_iter()
                 .map(|member| waits[member].waiter.clone())
@@ -105,15 +105,15 @@ fn circle(waits: &[Wait], last: usize) -> Option<Circle> {
 
 /// Threads of which each waits for the next, and the last for the first.
 #[derive(Debug)]
-pub(super) struct Circle(Vec<Waiter>);
+pub(super) struct Cycle(Vec<Waiter>);
 
-impl Circle {
+impl Cycle {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 }
 
-impl fmt::Display for Circle {
+impl fmt::Display for Cycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let next = self.0.iter().cycle().skip(1);
         for (waiter, next) in self.0.iter().zip(next) {
@@ -176,12 +176,12 @@ mod tests {
     }
 
     fn members(waits: &[Wait], last: usize) -> Option<Vec<u32>> {
-        let circle = circle(waits, last)?;
-        Some(circle.0.iter().map(|waiter| waiter.thread).collect())
+        let cycle = cycle(waits, last)?;
+        Some(cycle.0.iter().map(|waiter| waiter.thread).collect())
     }
 
     #[test]
-    fn a_chain_that_ends_at_a_running_thread_is_no_circle() {
+    fn a_chain_that_ends_at_a_running_thread_is_no_cycle() {
         let waits = waits_for(&[2, 3]);
 
         assert_eq!(members(&waits, 0), None);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_begins_with_the_last_wait() {
+    fn a_cycle_begins_with_the_last_wait() {
         let waits = waits_for(&[2, 3, 1]);
 
         assert_eq!(members(&waits, 0), Some(vec![1, 2, 3]));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_waits_for_a_circle_is_not_in_it() {
+    fn a_thread_that_waits_for_a_cycle_is_not_in_it() {
         let waits = waits_for(&[2, 1, 2]);
 
         assert_eq!(members(&waits, 2), None);
@@ -205,11 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_printed_with_the_wanted_and_held_locks() {
-        let circle = Circle(vec![waiter(0), waiter(1)]);
+    fn a_cycle_is_printed_with_the_wanted_and_held_locks() {
+        let cycle = Cycle(vec![waiter(0), waiter(1)]);
 
         assert_eq!(
-            circle.to_string(),
+            cycle.to_string(),
             "\n  CPU 0, thread cpu 0, in HwBuildIo at IRQL 2 (DISPATCH_LEVEL): waits for Dpc 0, \
              which CPU 1 (thread cpu 1) holds\n    holds: Dpc 9\n  CPU 1, thread cpu 1, in \
              HwBuildIo at IRQL 2 (DISPATCH_LEVEL): waits for Dpc 1, which CPU 0 (thread cpu 0) \
@@ -221,8 +221,8 @@ mod tests {
     fn a_finished_wait_is_forgotten() {
         let lock = Arc::new(AtomicU32::new(77_000_001));
 
-        drop(Waiting::begin(waiter(77_000_000), lock, |circle| {
-            panic!("{circle}");
+        drop(Waiting::begin(waiter(77_000_000), lock, |cycle| {
+            panic!("{cycle}");
         }));
 
         assert!(waits().iter().all(|wait| wait.waiter.thread != 77_000_000));

@@ -161,9 +161,9 @@ impl QueueRegisters {
     }
 }
 
-/// What the common configuration registers do wrong.
+/// Faults of the common configuration registers.
 #[derive(Clone, Debug, Default)]
-pub struct Lies {
+pub struct RegisterFaults {
     /// FEATURES_OK is cleared when the driver sets it.
     pub refuses_features: bool,
     /// `config_generation` changes after each read of it.
@@ -201,7 +201,7 @@ pub struct CommonConfig {
     queues: Vec<QueueRegisters>,
 
     /// False values.
-    pub lies: Lies,
+    pub faults: RegisterFaults,
     /// The number of normal resets before the slow one, and the number of status reads that the
     /// slow one takes.
     slow_reset: Option<(u32, u32)>,
@@ -243,7 +243,7 @@ impl CommonConfig {
             generation: 0,
             queue_select: 0,
             queues: vec![registers; queues.into()],
-            lies: Lies::default(),
+            faults: RegisterFaults::default(),
             slow_reset: None,
             resetting: None,
             untouched: true,
@@ -355,7 +355,7 @@ impl CommonConfig {
     pub(crate) fn power_cycle(&mut self) {
         let queues = self.queues.len() as u16;
         *self = Self {
-            lies: std::mem::take(&mut self.lies),
+            faults: std::mem::take(&mut self.faults),
             slow_reset: self.slow_reset,
             ..Self::new(self.offered, queues, self.queue_size, self.vectors)
         };
@@ -388,10 +388,10 @@ impl CommonConfig {
         }
         let value = self.value(offset);
         data.copy_from_slice(&value.to_le_bytes()[..data.len()]);
-        if offset == GENERATION && self.lies.generation_runs {
+        if offset == GENERATION && self.faults.generation_runs {
             self.configuration_changed();
         }
-        replace(&self.lies.reads, offset, data);
+        replace(&self.faults.reads, offset, data);
     }
 
     /// The value of the field at `at`.
@@ -559,7 +559,7 @@ impl CommonConfig {
             }
         }
         if new & FEATURES_OK != 0
-            && (self.lies.refuses_features || !self.features_acceptable(driver_errors))
+            && (self.faults.refuses_features || !self.features_acceptable(driver_errors))
         {
             new &= !FEATURES_OK;
         }

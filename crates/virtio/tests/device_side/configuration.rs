@@ -153,7 +153,7 @@ fn a_configuration_without_a_field_of_an_accepted_feature_is_refused() {
 #[test]
 fn a_generation_that_never_stops_changing_is_an_error() {
     let pci = device(disk_features(), config_space(8000));
-    pci.function.borrow_mut().common.lies.generation_runs = true;
+    pci.function.borrow_mut().common.faults.generation_runs = true;
 
     let result = read(&pci);
 

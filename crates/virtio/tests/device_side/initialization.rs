@@ -409,7 +409,7 @@ fn features_that_change_after_they_were_read_are_refused_by_the_device() {
     let device = acknowledged(&pci);
     // Only VERSION_1 in the upper half.
     pci.lie(offset::DEVICE_FEATURE, 1);
-    pci.function.borrow_mut().common.lies.refuses_features = true;
+    pci.function.borrow_mut().common.faults.refuses_features = true;
 
     let result = device.accept(OFFERED);
 

@@ -73,7 +73,7 @@ impl PciDevice {
 
     /// Makes the register at `offset` read as `value`.
     pub fn lie(&self, offset: u64, value: u16) {
-        let reads = &mut self.function.borrow_mut().common.lies.reads;
+        let reads = &mut self.function.borrow_mut().common.faults.reads;
         reads.push((offset, value.into()));
     }
 

@@ -62,7 +62,7 @@ pub const SECTOR: u32 = 512;
 /// Names the scenario that a child process runs.
 const VARIABLE: &str = "FERROSTOR_SCENARIO";
 
-/// Makes a test of each scenario, which is a function of the file.
+/// Defines a test for each scenario, which is a function of the file.
 macro_rules! scenarios {
     ($($scenario:ident)+) => {
         mod scenarios {

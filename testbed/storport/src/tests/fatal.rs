@@ -49,7 +49,7 @@ fn the_scene() {
                 c.wait_for(2);
                 c.acquire_at(DpcLock, dpcs[1 - own], c.handle(2 * own + 1));
             });
-            // The circle is found, however long the time for callbacks is.
+            // The cycle is found, however long the time for callbacks is.
             let settings = AdapterSettings {
                 callback_limit: Duration::from_secs(600),
                 ..quick()
