@@ -332,9 +332,9 @@ fn bytes_of_digits(digits: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::{
-        bench::{self, SIGNERS, TIME, TODAY},
         check::Verdict,
         package::File,
+        test_data::{self, SIGNERS, TIME, TODAY},
     };
 
     const INF: &[u8] = b"[Version]";
@@ -470,7 +470,7 @@ mod tests {
                 File::new("sub/a.txt", *b"text"),
                 File::new("b.inf", *b"[autorun]"),
             ];
-            let verdict = |beside| bench::lint(&catalog, beside, TODAY)[0].verdict();
+            let verdict = |beside| test_data::lint(&catalog, beside, TODAY)[0].verdict();
             assert_eq!(verdict(&beside[..1]), Verdict::Holds);
             assert_eq!(verdict(&beside), Verdict::Wrong);
         }
@@ -480,7 +480,7 @@ mod tests {
     fn a_file_with_only_sha1_is_reported() {
         let inf = b"[Version]\nCatalogFile = a.cat\n";
         let catalog = File::new("a.cat", version_1("a.inf", inf, true));
-        let reports = bench::lint(&[catalog], &[File::new("a.inf", *inf)], TODAY);
+        let reports = test_data::lint(&[catalog], &[File::new("a.inf", *inf)], TODAY);
         let text = reports[0].to_string();
         for line in [
             "yes  the INF file and each file that it installs",

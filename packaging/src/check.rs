@@ -48,7 +48,7 @@ pub struct Check {
 
 impl Check {
     /// A check of a requirement of Windows, with its fault if there is one.
-    pub(crate) fn demand(
+    pub(crate) fn requirement(
         claim: &'static str,
         source: &'static str,
         fault: impl Into<Option<String>>,
@@ -236,7 +236,7 @@ mod tests {
         let unjudged = Outcome::NotJudged("ECDSA".into());
         [
             Check::advice("it is named well", "this project", Some("it is not".into())),
-            Check::demand("it is whole", "a page", None),
+            Check::requirement("it is whole", "a page", None),
             Check::new("it is signed", Source::Windows("a page"), unjudged),
             Check {
                 rule: Some("a-rule"),
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn demands_and_advice_are_two_lists() {
+    fn requirements_and_advice_are_two_lists() {
         let text = "a.sys:\n  \
             requirements of Windows:\n    \
               yes  it is whole\n    \

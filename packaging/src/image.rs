@@ -1,6 +1,6 @@
 //! Parses a finished driver file, and checks whether Windows can load it.
 
-mod demands;
+mod checks;
 #[cfg(test)]
 pub(crate) mod sample;
 
@@ -71,15 +71,15 @@ impl Image {
     /// It is not a valid 64-bit PE file.
     pub fn parse(bytes: &[u8]) -> object::Result<Self> {
         let file = PeFile64::parse(bytes)?;
-        let imports = demands::imports(&file)?;
-        let version = demands::version(&file);
+        let imports = checks::imports(&file)?;
+        let version = checks::version(&file);
         Ok(Self {
             bytes: bytes.len(),
             machine: file.nt_headers().file_header.machine.get(LittleEndian),
             is_signed: file
                 .data_directory(IMAGE_DIRECTORY_ENTRY_SECURITY)
                 .is_some(),
-            checks: demands::checks(&file, &imports, version.as_ref())?,
+            checks: checks::checks(&file, &imports, version.as_ref())?,
             imports,
             version: version.map(|version| {
                 let version = version.info.file_version;
@@ -106,7 +106,7 @@ impl Image {
     #[must_use]
     pub fn checks(&self, architecture: Architecture) -> Vec<Check> {
         let is_other = self.machine != architecture.machine();
-        let own = Check::demand(
+        let own = Check::requirement(
             "the code is for the requested processor architecture",
             "PE Format",
             is_other.then(|| format!("machine {:#06x}", self.machine.0)),

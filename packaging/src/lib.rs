@@ -15,8 +15,6 @@
 pub mod architecture;
 pub mod archive;
 mod authenticode;
-#[cfg(test)]
-mod bench;
 mod catalog;
 pub mod check;
 mod checksum;
@@ -27,4 +25,6 @@ pub mod lint;
 pub mod package;
 mod pkcs7;
 pub mod signer;
+#[cfg(test)]
+mod test_data;
 mod verify;

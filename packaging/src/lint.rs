@@ -106,7 +106,10 @@ fn image(file: &File, all: &[&File], terms: Terms) -> Report {
         (Err(error), _) => {
             let fault = Some(error.to_string());
             let claim = "the file is a valid 64-bit PE file";
-            return terms.report(&file.path, vec![Check::demand(claim, "PE Format", fault)]);
+            return terms.report(
+                &file.path,
+                vec![Check::requirement(claim, "PE Format", fault)],
+            );
         }
     };
     let architecture = match image.architecture() {
@@ -125,7 +128,7 @@ fn image(file: &File, all: &[&File], terms: Terms) -> Report {
             continue;
         }
         if inf.starts_at_boot(architecture, own_name) {
-            checks.push(Check::demand(
+            checks.push(Check::requirement(
                 "the driver is signed, because its INF file starts it at boot",
                 "Embedded Signatures in a Driver File",
                 (!image.is_signed).then(|| "it has no signature".into()),
@@ -168,7 +171,7 @@ fn inf_file(file: &File, terms: Terms) -> Vec<Report> {
     let inf = match Inf::parse(&file.bytes) {
         Ok(inf) if inf.has_version() => inf,
         Err(error) if mentions_version(&file.bytes) => {
-            let check = Check::demand(
+            let check = Check::requirement(
                 "the file can be parsed as an INF file",
                 "General Syntax Rules for INF Files",
                 Some(error.to_string()),
@@ -226,7 +229,7 @@ fn catalog(file: &File, all: &[&File], terms: Terms) -> Report {
     let listing = match catalog::listed(&listing) {
         Ok(listing) => listing,
         Err(error) => {
-            report.checks.push(Check::demand(
+            report.checks.push(Check::requirement(
                 "the list of files can be parsed",
                 LISTED,
                 Some(error.to_string()),
@@ -269,7 +272,7 @@ fn catalog(file: &File, all: &[&File], terms: Terms) -> Report {
         })
         .collect();
     report.checks.extend([
-        Check::demand(
+        Check::requirement(
             "the INF file and each file that it installs are listed with their digests",
             LISTED,
             joined(&absent),

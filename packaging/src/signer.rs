@@ -387,7 +387,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::bench::{KEYS, SIGNERS};
+    use crate::test_data::{KEYS, SIGNERS};
 
     fn file(contents: impl AsRef<[u8]>) -> NamedTempFile {
         let file = NamedTempFile::new().unwrap();

@@ -192,7 +192,7 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
         content: None,
     };
     let parts = read(bytes);
-    judgement.demand(
+    judgement.require(
         "the signature is PKCS#7 in DER, and ends the file",
         AUTHENTICODE,
         parts.as_ref().err().cloned(),
@@ -201,7 +201,7 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
         return judgement;
     };
     judgement.content = parts.content.map(|content| content.value().to_vec());
-    judgement.demand(
+    judgement.require(
         "the signed content has the right type",
         AUTHENTICODE,
         match parts.content {
@@ -219,7 +219,7 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
         .filter(|(_, members)| !members.is_sorted())
         .map(|(what, _)| *what)
         .collect();
-    judgement.demand(
+    judgement.require(
         "the members of the signature's sets are in DER order",
         DER_ORDER,
         (!unordered.is_empty()).then(|| format!("not in order: {}", unordered.join(" and the "))),
@@ -229,7 +229,7 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
         1 => None,
         count => Some(format!("it has {count}")),
     };
-    judgement.demand("the signature has one signer", AUTHENTICODE, fault);
+    judgement.require("the signature has one signer", AUTHENTICODE, fault);
     let [signer] = parts.signers[..] else {
         return judgement;
     };
@@ -238,7 +238,7 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
          certificate was revoked",
     );
     if let Err(error) = judgement.signer(signer, &parts, today) {
-        judgement.demand(
+        judgement.require(
             "the signer can be parsed",
             AUTHENTICODE,
             Some(error.to_string()),
@@ -258,8 +258,8 @@ fn read(bytes: &[u8]) -> Result<Parts<'_>, String> {
 }
 
 impl Judgement {
-    fn demand(&mut self, claim: &'static str, source: &'static str, fault: Option<String>) {
-        self.checks.push(Check::demand(claim, source, fault));
+    fn require(&mut self, claim: &'static str, source: &'static str, fault: Option<String>) {
+        self.checks.push(Check::requirement(claim, source, fault));
     }
 
     fn outcome(&mut self, claim: &'static str, source: &'static str, outcome: Outcome) {
@@ -296,7 +296,7 @@ impl Judgement {
             0 => "it has no certificates".into(),
             count => format!("none of the {count} certificates is the signer's"),
         };
-        self.demand(
+        self.require(
             "the signature contains the signer's certificate",
             AUTHENTICODE,
             own.is_none().then(none),
@@ -330,7 +330,7 @@ impl Judgement {
             CHAIN,
             issuers(&certificates),
         );
-        self.demand(
+        self.require(
             "the signer's certificate is for code signing",
             CHAIN,
             (!signer::may_sign_code(certificate))
@@ -342,7 +342,7 @@ impl Judgement {
             .as_ref()
             .and_then(|attributes| find(attributes, ID_SIGNING_TIME)?.to_der().ok())
             .and_then(|time| Time::from_der(&time).ok());
-        self.demand(
+        self.require(
             "the signer's certificate had not expired at the signing time",
             CHAIN,
             signed_at
@@ -355,7 +355,7 @@ impl Judgement {
                 }),
         );
         if !timestamped {
-            self.demand(
+            self.require(
                 "the signer's certificate is valid today, because the signature has no timestamp",
                 CHAIN,
                 fault_of_validity(validity, today),

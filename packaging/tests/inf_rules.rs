@@ -36,7 +36,7 @@ fn changed(changes: &'static str) -> impl Iterator<Item = (&'static str, String)
 
 const TODAY: Date = date!(2026 - 12 - 24);
 
-/// All rules are asked, and advice counts as demands do.
+/// Checks all rules, and counts advice like requirements.
 fn judged(bytes: &[u8], architecture: Architecture) -> Report {
     Report {
         subject: "a.inf".into(),

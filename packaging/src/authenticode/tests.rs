@@ -12,8 +12,8 @@ use time::{Duration, macros::datetime};
 
 use crate::{
     authenticode::{self, AuthenticodeError},
-    bench::{SIGNED, SIGNERS, TIME, certificates, driver},
     checksum,
+    test_data::{SIGNED, SIGNERS, TIME, certificates, driver},
 };
 
 fn sign(image: &[u8]) -> Vec<u8> {

@@ -16,7 +16,7 @@ use object::{
     write::pe::{NtHeaders, Writer},
 };
 
-use super::demands::SHOWN_STRINGS;
+use super::checks::SHOWN_STRINGS;
 use crate::{architecture::Architecture, checksum};
 
 /// The file's parts that a test changes.

@@ -2,11 +2,11 @@
 
 use crate::{
     architecture::Architecture,
-    bench::{self, CODE, SIGNED, SIGNERS, TIME, TODAY, driver},
     catalog::Catalog,
     check::{Report, Verdict},
     lint,
     package::File,
+    test_data::{self, CODE, SIGNED, SIGNERS, TIME, TODAY, driver},
 };
 
 /// It installs a driver that starts at boot, and a library.
@@ -54,7 +54,7 @@ fn folder() -> Vec<File> {
 }
 
 fn reports(files: &[File]) -> Vec<Report> {
-    bench::lint(files, &[], TODAY)
+    test_data::lint(files, &[], TODAY)
 }
 
 /// What the lint of `files` prints.
@@ -145,7 +145,7 @@ fn a_catalog_should_not_list_missing_files() {
 #[test]
 fn files_beside_are_compared_with_and_not_judged() {
     let files = folder();
-    let reports = bench::lint(&files[..1], &files[1..], TODAY);
+    let reports = test_data::lint(&files[..1], &files[1..], TODAY);
     let [report] = &reports[..] else {
         panic!("{reports:?}");
     };

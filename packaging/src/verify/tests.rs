@@ -18,11 +18,11 @@ use x509_cert::{Certificate, attr::Attribute};
 
 use crate::{
     architecture::Architecture,
-    bench::{self, CODE, KEYS, SIGNED, SIGNERS, TIME, TODAY, certificates},
     catalog::Catalog,
     check::{Report, Verdict},
     package::File,
     signer::{Signer, TEST_FILE},
+    test_data::{self, CODE, KEYS, SIGNED, SIGNERS, TIME, TODAY, certificates},
 };
 
 /// A catalog of a file with these bytes.
@@ -36,7 +36,7 @@ fn catalog() -> Vec<u8> {
 }
 
 fn judged(path: &str, bytes: Vec<u8>, today: Date) -> Report {
-    let [report] = bench::lint(&[File::new(path, bytes)], &[], today)
+    let [report] = test_data::lint(&[File::new(path, bytes)], &[], today)
         .try_into()
         .unwrap();
     report
@@ -63,8 +63,8 @@ fn with_signer(change: impl FnOnce(&mut SignerInfo)) -> Vec<u8> {
 /// What is wrong with a catalog.
 fn faults(catalog: Vec<u8>) -> Vec<String> {
     let report = judged("a.cat", catalog, TODAY);
-    let demands = report.checks.iter().filter(|check| !check.is_advice());
-    let faults: Vec<_> = demands
+    let requirements = report.checks.iter().filter(|check| !check.is_advice());
+    let faults: Vec<_> = requirements
         .filter_map(|check| Some(format!("{}: {}", check.claim, check.fault()?)))
         .collect();
     assert_eq!(report.verdict() == Verdict::Wrong, !faults.is_empty());
@@ -341,7 +341,7 @@ fn what_osslsigncode_signed_is_accepted() {
     let key = KEYS.path().join("one").join(TEST_FILE);
     let folder = tempfile::tempdir().unwrap();
     let [plain, signed] = ["plain", "signed"].map(|name| folder.path().join(name));
-    fs::write(&plain, bench::driver()).unwrap();
+    fs::write(&plain, test_data::driver()).unwrap();
     for hash in ["sha1", "sha256", "sha384", "sha512"] {
         let output = Command::new("osslsigncode")
             .args(["sign", "-h", hash, "-certs"])

@@ -83,7 +83,7 @@ fn header(file: &PeFile64<'_>) -> Vec<Check> {
         .get(LE)
         .contains(IMAGE_FILE_RELOCS_STRIPPED);
     vec![
-        Check::demand(
+        Check::requirement(
             "the subsystem is native",
             PE_FORMAT,
             (subsystem != IMAGE_SUBSYSTEM_NATIVE).then(|| format!("subsystem {}", subsystem.0)),
@@ -100,12 +100,12 @@ fn header(file: &PeFile64<'_>) -> Vec<Check> {
                     .map(|(name, major, minor)| format!("{name} {major}.{minor}")),
             ),
         ),
-        Check::demand(
+        Check::requirement(
             "the entry point is in a code section",
             PE_FORMAT,
             (!is_code(file, entry)).then(|| format!("it is {entry:#x}")),
         ),
-        Check::demand(
+        Check::requirement(
             "the checksum in the header is correct",
             PE_FORMAT,
             (has != should_have).then(|| format!("it is {has:#x}, not {should_have:#x}")),
@@ -127,7 +127,7 @@ fn header(file: &PeFile64<'_>) -> Vec<Check> {
         ),
         // There can be none: code without absolute addresses needs no
         // relocation.
-        Check::demand(
+        Check::requirement(
             "the base relocations are not stripped",
             PE_FORMAT,
             relocations_are_stripped.then(|| "they are".into()),
@@ -157,7 +157,7 @@ fn sections(file: &PeFile64<'_>) -> object::Result<Vec<Check>> {
     let alignment = file.nt_headers().optional_header.section_alignment();
     let relocations = relocations(file)?.into_iter();
     Ok(vec![
-        Check::demand(
+        Check::requirement(
             "no section is both writable and executable",
             MEMORY_INTEGRITY,
             such(|section| {
@@ -165,7 +165,7 @@ fn sections(file: &PeFile64<'_>) -> object::Result<Vec<Check>> {
                 flags.contains(IMAGE_SCN_MEM_WRITE) && flags.contains(IMAGE_SCN_MEM_EXECUTE)
             }),
         ),
-        Check::demand(
+        Check::requirement(
             "the sections are aligned to pages",
             MEMORY_INTEGRITY,
             (alignment == 0 || !alignment.is_multiple_of(PAGE))
@@ -179,7 +179,7 @@ fn sections(file: &PeFile64<'_>) -> object::Result<Vec<Check>> {
             BOOT_DISK,
             such(|section| section.raw_name().starts_with(b"PAGE")),
         ),
-        Check::demand(
+        Check::requirement(
             "the import address table is not in a code section",
             MEMORY_INTEGRITY,
             file.data_directory(IMAGE_DIRECTORY_ENTRY_IAT)
@@ -287,17 +287,17 @@ fn calls(file: &PeFile64<'_>) -> object::Result<Vec<Check>> {
             HARDENING,
             (flags & demanded != demanded).then(|| format!("they are {flags:#x}")),
         ),
-        Check::demand(
+        Check::requirement(
             "the routines that check calls are in code sections",
             PE_FORMAT,
             not_code(&routines),
         ),
-        Check::demand(
+        Check::requirement(
             "the valid call targets are in code sections",
             PE_FORMAT,
             not_code(&targets),
         ),
-        Check::demand(
+        Check::requirement(
             "the valid call targets are listed in ascending order",
             PE_FORMAT,
             targets
@@ -512,7 +512,7 @@ fn signature(file: &PeFile64<'_>) -> Option<Check> {
             )
         })
     };
-    Some(Check::demand(
+    Some(Check::requirement(
         "the signature is complete and ends the file",
         "PE Format, The Attribute Certificate Table",
         fault,
