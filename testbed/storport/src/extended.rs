@@ -37,7 +37,7 @@ type Body = fn(&mut Call, &'static Port) -> Status;
 struct Function {
     code: u32,
     name: &'static str,
-    /// The highest IRQL for a call (storport-rules.md IRQL).
+    /// The highest IRQL for a call (storport-rules.md IRQL). It is HIGH if none is documented.
     highest: u8,
     body: Option<Body>,
 }
@@ -131,7 +131,7 @@ functions! {
     67 GetD3ColdSupport HIGH => system::get_d3_cold_support,
     68 InitializeRpmb HIGH,
     69 AllocateHostMemoryBuffer DISPATCH,
-    70 FreeHostMemoryBuffer DISPATCH,
+    70 FreeHostMemoryBuffer HIGH,
     71 PropagateIrpExtension HIGH,
     72 InterlockedInsertHeadList HIGH => |call, port| lists::interlocked_insert(call, port, lists::End::Head),
     73 InterlockedInsertTailList HIGH => |call, port| lists::interlocked_insert(call, port, lists::End::Tail),
@@ -144,11 +144,11 @@ functions! {
     80 UpdateAdapterMaxIO HIGH => requests::update_adapter_max_io,
     81 DelayExecution HIGH => synchronization::delay_execution,
     82 AllocateDmaMemory DISPATCH => requests::allocate_dma_memory,
-    83 FreeDmaMemory DISPATCH => |call, port| requests::free(call, port, PoolKind::Dma),
+    83 FreeDmaMemory HIGH => |call, port| requests::free(call, port, PoolKind::Dma),
     84 UpdatePortConfigMaxIOInfo HIGH,
-    85 EtwChannelEvent2 DISPATCH => system::etw_channel_event,
-    86 EtwChannelEvent4 DISPATCH => system::etw_channel_event,
-    87 EtwChannelEvent8 DISPATCH => system::etw_channel_event,
+    85 EtwChannelEvent2 HIGH => system::etw_channel_event,
+    86 EtwChannelEvent4 HIGH => system::etw_channel_event,
+    87 EtwChannelEvent8 HIGH => system::etw_channel_event,
     88 InitializeHighResolutionTimer DISPATCH,
     89 RequestHighResolutionTimer HIGH,
     90 CancelHighResolutionTimer HIGH,
@@ -166,20 +166,20 @@ functions! {
     102 HardwareReset PASSIVE,
     103 SetFeatureList HIGH => system::set_feature_list,
     104 CaptureLiveDump PASSIVE,
-    105 EtwLogByteStream DISPATCH,
+    105 EtwLogByteStream HIGH,
     106 QueryDpcWatchdogInformation HIGH => synchronization::query_dpc_watchdog_information,
     107 QueryTimerMinInterval HIGH => |call, _| output(call.structure(), time::TICK as u32),
     108 MaskMsixInterrupt HIGH,
     109 GetCurrentIrql HIGH => |call, _| output(call.structure(), cpu::current_irql()),
-    110 CreateSystemThread PASSIVE,
-    111 SetPriorityThread DISPATCH,
+    110 CreateSystemThread HIGH,
+    111 SetPriorityThread PASSIVE,
     112 SetSystemGroupAffinityThread DISPATCH,
     113 RevertToUserGroupAffinityThread DISPATCH,
     114 HardwareResetEx PASSIVE,
     115 MiniportReportInternalData HIGH,
     116 GetMessageInterruptIDFromProcessorIndex HIGH => synchronization::get_message_of_processor,
     117 GetNodeAffinity2 DISPATCH => system::get_node_affinity2,
-    118 EnableRegistryKeyNotification PASSIVE,
+    118 EnableRegistryKeyNotification HIGH,
     119 PoFxRegisterPerfStatesEx DISPATCH,
 }
 
@@ -240,7 +240,35 @@ fn output<T: abi::Plain>(to: Structure, value: T) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use super::FUNCTIONS;
+    use std::collections::BTreeSet;
+
+    use super::{AT_DISPATCH, FUNCTIONS, irql};
+
+    #[test]
+    fn each_function_has_the_irql_of_the_reference() {
+        let page = include_str!("../../../docs/reference/storport-rules.md");
+        let [passive, apc, dispatch, exactly] = ["i1", "i2", "i3", "i4"].map(|row| {
+            let row = format!("| <a id=\"{row}\">");
+            let row = page.lines().find(|line| line.starts_with(&row));
+            let words = row.expect("the row").split(|c: char| !c.is_alphanumeric());
+            words.collect::<BTreeSet<_>>()
+        });
+        for function in FUNCTIONS {
+            let name = &function.name["StorPort".len()..];
+            let highest = if passive.contains(name) {
+                irql::PASSIVE
+            } else if [&apc, &dispatch, &exactly]
+                .iter()
+                .any(|row| row.contains(name))
+            {
+                irql::DISPATCH
+            } else {
+                irql::HIGH
+            };
+            assert_eq!(function.highest, highest, "{name}");
+            assert!(!exactly.contains(name) || AT_DISPATCH.contains(&function.code));
+        }
+    }
 
     #[test]
     fn each_code_of_the_headers_is_in_the_table_at_its_own_index() {
