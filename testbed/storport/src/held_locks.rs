@@ -54,6 +54,8 @@ struct Held {
     /// The value in the handle: thread and number of the acquisition.
     token: usize,
     old_irql: u8,
+    /// The old IRQL, or that of the lock below if that one was released first.
+    restored_irql: u8,
     since: u64,
     /// The return address of the miniport's call; 0 for Storport.
     caller: usize,
@@ -163,6 +165,7 @@ impl Port {
             handle,
             token: (thread as usize) << 32 | number as usize,
             old_irql,
+            restored_irql: old_irql,
             since: clock::now(),
             caller: match side {
                 Side::Storport => 0,
@@ -211,10 +214,10 @@ impl Port {
             lock.release(time);
         }
         HELD.with_borrow_mut(|held| match held.get_mut(index) {
-            // The lock above keeps its IRQL, and restores this old IRQL later.
-            Some(above) => above.old_irql = entry.old_irql,
+            // The lock above keeps its IRQL, and restores this one later.
+            Some(above) => above.restored_irql = entry.restored_irql,
             None => {
-                cpu::set_irql(entry.old_irql);
+                cpu::set_irql(entry.restored_irql);
             }
         });
     }

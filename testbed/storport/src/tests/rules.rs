@@ -210,6 +210,11 @@ fn share_interrupt_lock(c: &Context) {
     );
 }
 
+/// HwFindAdapter.
+fn choose_half_duplex(c: &Context) {
+    c.structure().set(info::SynchronizationModel, 0);
+}
+
 /// DriverEntry: SCSI_REQUEST_BLOCKs only.
 fn take_old_requests(c: &Context) {
     let types = abi::wdk::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK;
@@ -286,7 +291,12 @@ fn cases() -> Vec<Case> {
                 }
             };
         LockNotAllowed "StartIo" [HwPassiveInitialize => HwBuildIo]: START_IO;
+        LockNotAllowed "StartIo" [HwInitialize => HwBuildIo]: START_IO;
         LockNotAllowed "Interrupt" [HwFindAdapter => HwBuildIo]: INTERRUPT;
+        LockNotAllowed "a DPC's lock" [HwInterrupt => HwBuildIo] on Pin: DPC;
+        LockNotAllowed "a DPC's lock in half duplex" [] also [Rule::HalfDuplex]:
+            |c| { c.at(HwFindAdapter, choose_half_duplex); c.at(HwStartIo, DPC); } =>
+            |c| c.at(HwStartIo, DPC);
         LockNotAllowed "a DPC's lock" [HwMSInterruptRoutine => HwDpcRoutine]: DPC;
         LockNotAllowed "a message's lock" [HwPassiveInitialize => HwBuildIo]: MESSAGE;
         LockNotAllowed "StorPortSynchronizeAccess" [HwPassiveInitialize => HwBuildIo]:
@@ -326,6 +336,12 @@ fn cases() -> Vec<Case> {
                 c.take_ex(&[StartIoLock]);
                 set_irql(before);
             } => |c| c.take_ex(&[StartIoLock]);
+        LockIrql "Interrupt above DIRQL" [HwBuildIo]:
+            |c| {
+                let before = set_irql(irql::HIGH);
+                c.take_ex(&[InterruptLock]);
+                set_irql(before);
+            } => |c| c.take_ex(&[InterruptLock]);
         LockHandleInUse "a second lock by a handle that was saved" [HwBuildIo]:
             |c| {
                 c.acquire(DpcLock, 0);
@@ -373,9 +389,16 @@ fn cases() -> Vec<Case> {
                     structure(c.handle(0)).set(stor_lock_handle::Context_OldIrql, 0);
                 });
             } => INTERRUPT;
-        LockHandleChanged "another IRQL of a message's lock" [HwBuildIo]:
+        LockHandleChanged "its lock is written" [HwBuildIo]:
+            |c| {
+                c.under(&[InterruptLock], |c| {
+                    structure(c.handle(0)).set(stor_lock_handle::Context_LockQueue_Lock, 0);
+                });
+            } => INTERRUPT;
+        LockHandleChanged "another IRQL of a message's lock, but not bits beyond a KIRQL"
+            [HwBuildIo]:
             |c| { c.acquire_message(0); c.release_message(0, irql::PASSIVE.into()); } =>
-            MESSAGE;
+            |c| { let (_, old) = c.acquire_message(0); c.release_message(0, old | 0x100); };
         LockNotHeld "never taken" [HwBuildIo]: |c| c.release(0) => INTERRUPT;
         LockNotHeld "released twice" [HwBuildIo]:
             |c| { c.take(&[InterruptLock]); c.release(0); } => INTERRUPT;
@@ -436,6 +459,12 @@ fn cases() -> Vec<Case> {
                 c.release(0);
                 c.release_message(0, old);
             } => |c| c.under(&[DpcLock], |c| c.take_messages(&[0]));
+        LockReleaseOrder "a message's lock before another's" [HwBuildIo] also [Rule::LockNested]:
+            |c| {
+                let [(_, first), (_, second)] = [0, 1].map(|message| c.acquire_message(message));
+                c.release_message(0, first);
+                c.release_message(1, second);
+            } => MESSAGE;
         LockOtherThread "released by the other processor" [HwBuildIo] on BothCpus:
             |c| {
                 if current_number() == 0 {
@@ -513,13 +542,6 @@ fn cases() -> Vec<Case> {
                 c.call(46, [address.address(), 0]);
             } => NOTHING;
         DdiIrql "StorPortFreePool" [HwBuildIo] under [InterruptLock]: |c| c.free_pool(0) => POOL;
-        DdiIrql "StorPortAllocatePool" [HwBuildIo] under [InterruptLock]:
-            |c| c.allocate_pool() => POOL;
-        DdiIrql "StorPortAllocateContiguousMemorySpecifyCacheNode"
-            [HwBuildIo] under [InterruptLock]:
-            |c| c.allocate_contiguous() => CONTIGUOUS;
-        DdiIrql "StorPortFreeContiguousMemorySpecifyCache" [HwBuildIo] under [InterruptLock]:
-            |c| c.free_contiguous(0) => CONTIGUOUS;
         DdiIrql "StorPortAllocateRegistryBuffer" [HwBuildIo => HwFindAdapter]: REGISTRY_BUFFER;
         DdiIrql "StorPortRegistryRead" [HwBuildIo => HwFindAdapter]: REGISTRY_READ;
         DdiIrql "StorPortRegistryWrite" [HwDpcRoutine => HwFindAdapter]: REGISTRY_WRITE;
@@ -528,34 +550,12 @@ fn cases() -> Vec<Case> {
         DdiIrql "StorPortPutScatterGatherList below DISPATCH_LEVEL"
             [HwPassiveInitialize => HwBuildIo]:
             |c| c.call(10, [0, 0]);
+        DdiIrql "StorPortBuildScatterGatherList below DISPATCH_LEVEL"
+            [HwPassiveInitialize => HwBuildIo]:
+            |c| c.call(9, [0, 0]);
         DdiIrql "StorPortQueryDpcWatchdogInformation below DISPATCH_LEVEL"
             [HwPassiveInitialize => HwBuildIo]:
             |c| c.call(106, [c.own(EMPTY)]);
-        DdiIrql "StorPortAllocateMdl" [HwBuildIo] under [InterruptLock]: |c| c.call(2, [0, 64]);
-        DdiIrql "StorPortFreeMdl" [HwBuildIo] under [InterruptLock]: |c| c.call(3, [0]);
-        DdiIrql "StorPortBuildMdlForNonPagedPool" [HwBuildIo] under [InterruptLock]:
-            |c| c.call(4, [0]);
-        DdiIrql "StorPortGetSystemAddress" [HwBuildIo] under [InterruptLock]:
-            |c| c.result(5, [c.about]);
-        DdiIrql "StorPortPutScatterGatherList" [HwBuildIo] under [InterruptLock]:
-            |c| c.call(10, [0, 0]);
-        DdiIrql "StorPortLogSystemEvent" [HwBuildIo] under [InterruptLock]: LOG;
-        DdiIrql "StorPortGetCurrentProcessorNumber" [HwBuildIo] under [InterruptLock]:
-            |c| c.result(17, []);
-        DdiIrql "StorPortGetActiveGroupCount" [HwBuildIo] under [InterruptLock]:
-            |c| c.result(18, []);
-        DdiIrql "StorPortGetGroupAffinity" [HwBuildIo] under [InterruptLock]:
-            |c| c.result(19, [0]);
-        DdiIrql "StorPortGetActiveNodeCount" [HwBuildIo] under [InterruptLock]:
-            |c| c.result(20, []);
-        DdiIrql "StorPortGetNodeAffinity" [HwBuildIo] under [InterruptLock]:
-            |c| c.call(21, [0, c.own(EMPTY)]);
-        DdiIrql "StorPortGetHighestNodeNumber" [HwBuildIo] under [InterruptLock]:
-            |c| c.result(22, []);
-        DdiIrql "StorPortGetLogicalProcessorRelationship" [HwBuildIo] under [InterruptLock]:
-            |c| c.result(23, [0, 0, 0]);
-        DdiIrql "StorPortInitializeWorker" [HwBuildIo] under [InterruptLock]: |c| c.result(29, []);
-        DdiIrql "StorPortInitializeTimer" [HwBuildIo] under [InterruptLock]: |c| c.result(32, []);
         DdiDeprecated "StorPortLogError" [HwPassiveInitialize]:
             |c| ddi("StorPortLogError", [c.ext, 0, 0, 0, 0, 7, 1]) => LOG;
         DdiDeprecated "StorPortValidateRange" [HwFindAdapter]:
@@ -590,6 +590,13 @@ fn cases() -> Vec<Case> {
                 c.acquire_at(StartIoLock, context, c.handle(0));
                 c.release(0);
             } => START_IO;
+        DdiArgument "a context for Interrupt" [HwBuildIo]:
+            |c| {
+                c.acquire_at(InterruptLock, c.own(FIRST_DPC), c.handle(0));
+                c.release(0);
+            } => INTERRUPT;
+        DdiArgument "StorPortInitialize of NULL" [DriverEntry]:
+            |_| ddi("StorPortInitialize", [1, 1, 0]) => NOTHING;
         DdiArgument "no handle" [HwBuildIo]:
             |c| { c.acquire_at(StartIoLock, 0, 0); c.release_at(0); } => START_IO;
         NotificationType "NextRequest" [HwPassiveInitialize]: |c| notify(c, 1) => |c| notify(c, 12);
@@ -601,7 +608,7 @@ fn cases() -> Vec<Case> {
             |c| notify(c, 0x1008) => |c| notify(c, 12);
         PerfOpts "without PERF_CONFIGURATION_DATA" [HwInitialize]:
             |c| c.call(14, [1, 0]) => query_options;
-        Stall "more than 0.1 s" [HwBuildIo]: |c| c.stall(100_001) => STALL;
+        Stall "more than 0.1 s" [HwBuildIo]: |c| c.stall(100_001) => |c| c.stall(100_000);
         StartIoWait "a stall" [HwStartIo => HwBuildIo]: STALL;
         StartIoWait "contiguous memory" [HwStartIo => HwPassiveInitialize]: CONTIGUOUS;
         StartIoWait "contiguous memory, unlike pool" [HwStartIo]: CONTIGUOUS => POOL;
@@ -618,6 +625,10 @@ fn cases() -> Vec<Case> {
         RegisterAddress "written" [HwFindAdapter]:
             |c| write_register(c.map(0xFE00_0000, 4096) + 4096) =>
             |c| write_register(c.map(0xFE00_0000, 4096));
+        RegisterAddress "a port is read" [HwFindAdapter]:
+            |_| ddi("StorPortReadPortUlong", [0, 1]) => NOTHING;
+        RegisterAddress "a port is written" [HwFindAdapter]:
+            |_| ddi("StorPortWritePortUlong", [0, 1, 0]) => NOTHING;
         QueueDepth "before the first INQUIRY" [HwPassiveInitialize => HwStartIo]:
             |c| c.set_depth(8);
         QueueDepth "0" [HwStartIo]: |c| c.set_depth(0) => |c| c.set_depth(256);
@@ -670,14 +681,15 @@ fn cases() -> Vec<Case> {
             };
         FindAdapter "NumberOfPhysicalBreaks is 0" [HwFindAdapter]:
             |c| c.structure().set(info::NumberOfPhysicalBreaks, 0) => NOTHING;
+        FindAdapter "NumberOfPhysicalBreaks is not set" [HwFindAdapter]:
+            |c| c.structure().set(info::NumberOfPhysicalBreaks, u32::MAX) => NOTHING;
         FindAdapter "MaximumTransferLength is not set" [HwFindAdapter]:
             |c| c.structure().set(info::MaximumTransferLength, u32::MAX) => NOTHING;
         FindAdapter "not an SP_RETURN value" [HwFindAdapter]:
             |c| c.answer(7) => |c| c.answer(wdk::SP_RETURN_FOUND);
         VirtualDevice "set" [HwFindAdapter]:
             |c| c.structure().set(info::VirtualDevice, 1) => NOTHING;
-        HalfDuplex "chosen" [HwFindAdapter]:
-            |c| c.structure().set(info::SynchronizationModel, 0) => NOTHING;
+        HalfDuplex "chosen" [HwFindAdapter]: choose_half_duplex => NOTHING;
         SrbExtensionSize "set after the uncached extension was taken" [HwFindAdapter]:
             |c| { c.uncached(4096); set_srb_extension(c); } =>
             |c| { set_srb_extension(c); c.uncached(4096); };
