@@ -55,6 +55,7 @@ pub struct Options {
 
     /// Test this number of mutants at a time
     #[arg(long, value_name = "N", default_value_t = JOBS)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..))]
     jobs: u8,
 }
 
@@ -144,7 +145,15 @@ pub fn check(jobs: u8) -> Result<(), MutantsError> {
     measure(Package::value_variants(), jobs)
 }
 
-fn measure(packages: &[Package], jobs: u8) -> Result<(), MutantsError> {
+/// Checks that the tools are installed for all packages.
+///
+/// # Errors
+/// See [`MutantsError`].
+pub fn check_tools() -> Result<(), MutantsError> {
+    check_tools_for(Package::value_variants())
+}
+
+fn check_tools_for(packages: &[Package]) -> Result<(), MutantsError> {
     if !is_installed() {
         return Err(MutantsError::NotInstalled);
     }
@@ -154,6 +163,11 @@ fn measure(packages: &[Package], jobs: u8) -> Result<(), MutantsError> {
         }
         setup::ensure(&NEEDS)?;
     }
+    Ok(())
+}
+
+fn measure(packages: &[Package], jobs: u8) -> Result<(), MutantsError> {
+    check_tools_for(packages)?;
     let list = List::parse(&fs::read_to_string(workspace::root().join(LIST))?)?;
     let mut table = String::from(TABLE_HEAD);
     let mut differences = Vec::new();

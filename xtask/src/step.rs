@@ -1,7 +1,9 @@
 //! Runs the steps of `cargo xtask test` and summarises them. A failed step does not stop the
 //! following ones.
 
-use std::{fmt::Display, time::Duration, time::Instant};
+use std::{fmt::Display, io, path::PathBuf, time::Duration, time::Instant};
+
+use fs_err as fs;
 
 /// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,7 @@ impl<E: Display> From<Result<(), E>> for Outcome {
 #[derive(Debug, Default)]
 pub struct Report {
     rows: Vec<Row>,
+    record: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -37,6 +40,25 @@ struct Row {
 }
 
 impl Report {
+    /// An empty report, whose table is written to the file `record` now and after each step. So a
+    /// file that cannot be written is refused before the first step, and an interruption loses
+    /// no finished one.
+    pub fn new(record: Option<PathBuf>) -> io::Result<Self> {
+        let report = Self {
+            record,
+            ..Self::default()
+        };
+        report.write().map(|()| report)
+    }
+
+    /// Writes the table to the file.
+    pub fn write(&self) -> io::Result<()> {
+        match &self.record {
+            Some(file) => fs::write(file, self.table()),
+            None => Ok(()),
+        }
+    }
+
     /// Runs one step, and prints a line before and after it.
     pub fn step(&mut self, step: &str, about: &str, run: impl FnOnce() -> Outcome) {
         println!("\n== {step}: {about}");
@@ -49,6 +71,8 @@ impl Report {
         };
         println!("== {}", row.text(0));
         self.rows.push(row);
+        // The write after the last step reports an error.
+        let _ = self.write();
     }
 
     /// Whether no step failed.
@@ -61,8 +85,7 @@ impl Report {
     }
 
     /// The outcomes and times as a page with a Markdown table.
-    #[must_use]
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut text = String::from("| Step | Outcome | Seconds |\n|---|---|---|\n");
         for row in &self.rows {
             let outcome = match &row.outcome {
@@ -70,6 +93,7 @@ impl Report {
                 Outcome::Failed(why) => format!("FAILED: {why}"),
                 Outcome::Skipped(why) => format!("skipped: {why}"),
             };
+            let outcome = outcome.replace('|', r"\|").replace('\n', " ");
             let seconds = row.time.as_secs_f32();
             text.push_str(&format!("| {} | {outcome} | {seconds:.1} |\n", row.step));
         }
@@ -126,6 +150,7 @@ mod tests {
         });
         Report {
             rows: rows.collect(),
+            record: None,
         }
     }
 
@@ -133,14 +158,14 @@ mod tests {
     fn the_summary_has_a_line_for_each_step_and_ends_with_the_counts() {
         let report = report(&[
             ("fmt", Outcome::Passed),
-            ("driver", Outcome::Failed("`cargo test` ended".into())),
+            ("driver", Outcome::Failed("2 differ:\n| and ^".into())),
             ("miri", Outcome::Skipped("no nightly".into())),
             ("doc", Outcome::Passed),
         ]);
         assert_eq!(
             report.summary(),
             "fmt    passed    61.2 s\n\
-             driver FAILED    61.2 s  `cargo test` ended\n\
+             driver FAILED    61.2 s  2 differ:\n| and ^\n\
              miri   skipped   61.2 s  no nightly\n\
              doc    passed    61.2 s\n\
              2 passed, 1 failed, 1 skipped, in 245 s\n"
@@ -149,7 +174,7 @@ mod tests {
             report.table(),
             "| Step | Outcome | Seconds |\n|---|---|---|\n\
              | fmt | passed | 61.2 |\n\
-             | driver | FAILED: `cargo test` ended | 61.2 |\n\
+             | driver | FAILED: 2 differ: \\| and ^ | 61.2 |\n\
              | miri | skipped: no nightly | 61.2 |\n\
              | doc | passed | 61.2 |\n"
         );
@@ -172,10 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn a_step_after_a_failed_one_is_run() {
-        let mut report = Report::default();
+    fn a_step_after_a_failed_one_is_run_and_the_file_has_each_at_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let table = || fs::read_to_string(file.path()).unwrap();
+        let mut report = Report::new(Some(file.path().into())).unwrap();
         report.step("a", "", || Err("broken").into());
+        assert!(table().contains("| a | FAILED: broken |"));
         report.step("b", "", || Ok::<_, String>(()).into());
+        assert!(table().contains("| b | passed |"));
         let outcomes: Vec<_> = report.rows.iter().map(|row| &row.outcome).collect();
         assert_eq!(
             outcomes,

@@ -2,7 +2,7 @@
 //! seeds in steps that run seeds.
 
 use std::{
-    fs, io,
+    io,
     path::PathBuf,
     process::{Command, ExitCode},
 };
@@ -20,7 +20,9 @@ use crate::{
     build::{self, BuildError, cross},
     cost, docs,
     driver::Driver,
-    fixtures, guard_cost, mutants, package, reproducible,
+    fixtures, guard_cost,
+    mutants::{self, MutantsError},
+    package, reproducible,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
     tool::{self, ToolError, cargo},
@@ -63,7 +65,7 @@ pub struct Options {
     record: Option<PathBuf>,
 
     /// List the steps without running them
-    #[arg(long)]
+    #[arg(long, conflicts_with = "record")]
     list: bool,
 }
 
@@ -143,14 +145,12 @@ pub enum TestError {
     /// A tool that a step needs is missing.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// The mutants cannot be tested on this machine.
+    #[error(transparent)]
+    Mutants(#[from] MutantsError),
     /// The file for the outcome cannot be written.
-    #[error("--record {}: {source}", path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error("--record: {0}")]
+    Record(#[from] io::Error),
 }
 
 /// Runs the steps. The exit code is 0 if none failed.
@@ -175,18 +175,16 @@ pub fn command(options: &Options) -> Result<ExitCode, TestError> {
         return Ok(ExitCode::SUCCESS);
     }
     setup::ensure(&needs(&steps))?;
+    if steps.contains(&Step::Mutants) {
+        mutants::check_tools()?;
+    }
 
-    let mut report = Report::default();
+    let mut report = Report::new(options.record.clone())?;
     for step in steps {
         report.step(&step.name(), &step.about(), || step.run(tier));
     }
     print!("\n{}", report.summary());
-    if let Some(path) = &options.record {
-        fs::write(path, report.table()).map_err(|source| TestError::Record {
-            path: path.clone(),
-            source,
-        })?;
-    }
+    report.write()?;
     Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {

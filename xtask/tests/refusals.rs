@@ -88,6 +88,11 @@ fn every_command_refuses_a_wrong_option_before_it_builds() {
         ("package --pkcs12 nosuch.p12", "FERROSTOR_PKCS12_PASSWORD"),
         ("package --out /dev/null/dist", "/dev/null/dist"),
         ("test --only nosuch", "clippy"),
+        (
+            "test --only loom --record /dev/null/table",
+            "/dev/null/table",
+        ),
+        ("mutants --jobs 0", "--jobs"),
         ("lint", "<FILE>"),
     ] {
         let machine = machine("", "");
