@@ -1,6 +1,9 @@
-//! Tests that THIRD-PARTY.md names every crate that is linked into the driver.
+//! Tests that THIRD-PARTY.md names every crate that is linked into the driver, and that the
+//! versions of libraries are in the root manifest.
 
 use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
+
+use cargo_metadata::MetadataCommand;
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -67,5 +70,25 @@ fn each_crate_may_be_used_under_the_apache_license() {
             crate_and_licence.contains("Apache-2.0"),
             "{crate_and_licence}"
         );
+    }
+}
+
+/// The drivers, which use wdk-sys, name their own versions.
+#[test]
+fn only_the_root_manifest_has_versions_of_libraries() {
+    let workspace = MetadataCommand::new().no_deps().exec().expect("cargo runs");
+    for package in workspace.packages {
+        if package
+            .dependencies
+            .iter()
+            .any(|it| it.name.starts_with("wdk-"))
+        {
+            continue;
+        }
+        let manifest = fs::read_to_string(&package.manifest_path).expect("a manifest");
+        let (_, dependencies) = manifest.split_once("dependencies]").unwrap_or_default();
+        let mut lines = dependencies.lines().filter(|line| !line.starts_with('['));
+        let version = lines.find(|line| line.contains("= \""));
+        assert_eq!(version, None, "{}: use `workspace = true`", package.name);
     }
 }
