@@ -15,7 +15,7 @@ use testbed::{
     workload::options::one_line,
 };
 
-/// Data was wrong, or the driver broke a rule.
+/// Data was wrong, the driver broke a rule, or the adapter did not start.
 const FAILED: u8 = 1;
 
 const EXAMPLES: &str = "\
@@ -30,8 +30,9 @@ Examples:
   testbed run --driver ferrostor.sys --verify --seeds 20 -- -b8K -r -o16 -w30 -t4 -d60
       run 20 seeds, each with a workload of 60 s
 
-Exit codes: 0 passed; 1 wrong data, or the driver broke a rule; 2 the command cannot
-be carried out, or the host failed; 3 the driver crashed or stopped the machine.";
+Exit codes: 0 passed; 1 wrong data, a broken rule, or an adapter that does not start;
+2 the command cannot be carried out, or the host failed; 3 the driver crashed or
+stopped the machine.";
 
 const COST: &str = "\
 docs/cost.md describes the figures. A progress bar is shown if standard error is a
