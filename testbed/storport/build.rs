@@ -29,7 +29,8 @@ struct Field {
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={TABLE}");
-    let table: Table = serde_json::from_str(&fs::read_to_string(TABLE)?)?;
+    let table = fs::read_to_string(TABLE).map_err(|error| format!("{TABLE}: {error}"))?;
+    let table: Table = serde_json::from_str(&table)?;
     let mut rust = String::new();
     for (name, value) in table.enums.values().flatten().chain(&table.constants) {
         // SrbStatus is a byte.
