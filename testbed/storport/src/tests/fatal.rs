@@ -59,6 +59,10 @@ fn the_scene() {
         }
         "forgotten" => (does(|c| c.answer(1)), impatient(), request(0)),
         "overrun" => (does(|c| c.notify(13, [])), quick(), request(0)),
+        "too early" => {
+            let detected = Miniport::new().on(HwFindAdapter, |c| c.notify(3, [0]));
+            (detected, quick(), request(0))
+        }
         "too large" => (Miniport::new(), quick(), large),
         "too many elements" => {
             let few = Miniport::new().on(HwFindAdapter, |c| {
@@ -125,6 +129,12 @@ fn a_request_that_survives_its_reset_ends_the_machine() {
 #[test]
 fn a_buffer_overrun_that_the_miniport_reports_ends_the_machine() {
     says("overrun", &["BufferOverrunDetected"]);
+}
+
+#[test]
+fn a_call_that_needs_a_later_result_ends_the_machine() {
+    let needs = "in HwFindAdapter: ddi-callback: a call needs the results of HwFindAdapter";
+    says("too early", &[needs]);
 }
 
 #[test]

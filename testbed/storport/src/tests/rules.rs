@@ -420,6 +420,7 @@ fn cases() -> Vec<Case> {
         LockAtReturn "a message's lock" [HwBuildIo]: |c| c.acquire_message(0) => MESSAGE;
         IrqlAtReturn "another IRQL" [HwBuildIo]:
             |_| set_irql(irql::DEVICE) => |_| set_irql(set_irql(irql::DEVICE));
+        IrqlAtReturn "a lower IRQL" [HwBuildIo]: |_| set_irql(irql::PASSIVE) => NOTHING;
         LockOrderStartIo "under a DPC's lock" [HwBuildIo]:
             |c| c.take(&[DpcLock, StartIoLock]) => |c| c.take(&[StartIoLock, DpcLock]);
         LockOrderStartIo "under a DPC's lock, by StorPortAcquireSpinLockEx" [HwBuildIo]:
@@ -597,6 +598,8 @@ fn cases() -> Vec<Case> {
             } => INTERRUPT;
         DdiArgument "StorPortInitialize of NULL" [DriverEntry]:
             |_| ddi("StorPortInitialize", [1, 1, 0]) => NOTHING;
+        DdiArgument "StorPortInitialize without the objects" [DriverEntry]:
+            |c| ddi("StorPortInitialize", [0, 1, c.structure().address()]) => NOTHING;
         DdiArgument "no handle" [HwBuildIo]:
             |c| { c.acquire_at(StartIoLock, 0, 0); c.release_at(0); } => START_IO;
         NotificationType "NextRequest" [HwPassiveInitialize]: |c| notify(c, 1) => |c| notify(c, 12);
@@ -626,9 +629,9 @@ fn cases() -> Vec<Case> {
             |c| write_register(c.map(0xFE00_0000, 4096) + 4096) =>
             |c| write_register(c.map(0xFE00_0000, 4096));
         RegisterAddress "a port is read" [HwFindAdapter]:
-            |_| ddi("StorPortReadPortUlong", [0, 1]) => NOTHING;
+            |_| ddi("StorPortReadPortUlong", [0, 0xFE00_0000]) => NOTHING;
         RegisterAddress "a port is written" [HwFindAdapter]:
-            |_| ddi("StorPortWritePortUlong", [0, 1, 0]) => NOTHING;
+            |_| ddi("StorPortWritePortUlong", [0, 0xFE00_0000, 0]) => NOTHING;
         QueueDepth "before the first INQUIRY" [HwPassiveInitialize => HwStartIo]:
             |c| c.set_depth(8);
         QueueDepth "0" [HwStartIo]: |c| c.set_depth(0) => |c| c.set_depth(256);
@@ -708,7 +711,7 @@ fn cases() -> Vec<Case> {
             |c| { c.complete(SUCCESS); c.complete(SUCCESS); c.answer(1); } => SUCCEEDS;
         SrbTwice "in HwBuildIo" [HwBuildIo]:
             |c| { c.complete(SUCCESS); c.complete(SUCCESS); c.answer(0); } =>
-            |c| { c.complete(SUCCESS); c.answer(0); };
+            |c| { keep(c); c.answer(0); };
         SrbStatus "SRB_STATUS_PENDING" [HwStartIo]: |c| c.completes(0) => SUCCEEDS;
         SrbStatus "SRB_STATUS_QUEUE_FROZEN" [HwStartIo]:
             |c| c.completes(SUCCESS | 0x40) => SUCCEEDS;
@@ -730,10 +733,10 @@ fn cases() -> Vec<Case> {
         SrbControl "an error" [HwStartIo] on Sleep:
             |c| complete_control(c, ERROR) => |c| complete_control(c, INVALID_REQUEST);
         InterruptLevel "the pin stays asserted" [HwInterrupt] on Pin: |c| c.answer(1) => NOTHING;
-        DumpMemory "64 KiB" [HwFindAdapter] on Dump:
-            |c| c.uncached(64 << 10) => |c| c.uncached(16 << 10);
+        DumpMemory "more than 32 KiB with the device extension's 256 bytes" [HwFindAdapter] on Dump:
+            |c| c.uncached((32 << 10) - 255) => |c| c.uncached((32 << 10) - 256);
         DumpResetBus "the request is completed" [HwResetBus] on DumpReset:
-            |c| { c.complete_kept(BUS_RESET); c.answer(1); } => |c| c.answer(0);
+            |c| { c.complete_kept(BUS_RESET); c.answer(1); } => |c| c.complete_kept(SUCCESS);
     }
 }
 
