@@ -1,5 +1,5 @@
-//! Tests that THIRD-PARTY.md names every crate that is linked into the driver, and that the
-//! versions of libraries are in the root manifest.
+//! Tests that THIRD-PARTY.md names every crate that is linked into the driver, that the versions
+//! of libraries are in the root manifest, and that the workflow pins its actions.
 
 use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
 
@@ -90,5 +90,17 @@ fn only_the_root_manifest_has_versions_of_libraries() {
         let mut lines = dependencies.lines().filter(|line| !line.starts_with('['));
         let version = lines.find(|line| line.contains("= \""));
         assert_eq!(version, None, "{}: use `workspace = true`", package.name);
+    }
+}
+
+/// A tag can be moved to other code, a commit cannot.
+#[test]
+fn the_workflow_names_each_action_by_its_commit() {
+    let workflow = fs::read_to_string(root().join(".github/workflows/ci.yml")).expect("a text");
+    for line in workflow.lines().filter(|line| line.contains("uses:")) {
+        let (_, version) = line.split_once('@').expect(line);
+        let hash = version.split(' ').next().unwrap_or_default();
+        let is_hash = hash.len() == 40 && hash.chars().all(|c| c.is_ascii_hexdigit());
+        assert!(is_hash, "{line}");
     }
 }
