@@ -666,8 +666,6 @@ fn cases() -> Vec<Case> {
             |c| c.structure().set(init::HwDmaStarted, 1) => NOTHING;
         InitializationData "HwAdapterState" [DriverEntry]:
             |c| c.structure().set(init::HwAdapterState, 1) => NOTHING;
-        InitializationData "no HwResetBus" [DriverEntry]:
-            |c| c.structure().set(init::HwResetBus, 0) => NOTHING;
         InitializationData "another size" [DriverEntry]:
             |c| c.structure().set(init::HwInitializationDataSize, 216) => NOTHING;
         InitializationData "another address type than BTL8" [DriverEntry]:
