@@ -430,7 +430,7 @@ pub(super) fn version(file: &PeFile64<'_>) -> Option<VersionInfo> {
         .entries
         .iter()
         .find(|entry| entry.name_or_id().id() == Some(VERSION));
-    // Of the names the first, and of its languages: there is one of each.
+    // The first name and its first language: there is one of each.
     let names = kind?.data(directory).ok()?.table()?;
     let languages = names.entries.first()?.data(directory).ok()?.table()?;
     let data = languages.entries.first()?.data(directory).ok()?.data()?;

@@ -51,7 +51,7 @@ pub enum Point {
     Return,
     /// The miniport called Storport or the kernel.
     Call,
-    /// That call will return.
+    /// The call of Storport or the kernel will return.
     CallEnd,
     /// A spin lock will be acquired.
     Acquire,
@@ -530,7 +530,7 @@ fn wait_for_turn(me: u32) {
     }
 }
 
-/// How the next thread is chosen, for a while.
+/// How the scheduler chooses the next thread, until a new plan replaces this one.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     /// Whether the thread with the highest priority runs. The running thread gets the lowest at

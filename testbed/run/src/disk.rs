@@ -72,7 +72,7 @@ impl Disk {
         })
     }
 
-    /// What was learned of it.
+    /// The properties that discovery found.
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts

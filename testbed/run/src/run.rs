@@ -129,7 +129,7 @@ pub enum RunError {
 /// Checks `settings` without loading the driver: workload, sizes, image file.
 ///
 /// # Errors
-/// As of [`run()`].
+/// See [`run()`].
 pub fn check(settings: &Settings) -> Result<(), RunError> {
     prepare(settings).map(drop)
 }

@@ -19,7 +19,7 @@ use std::{
 
 use testbed_storport::report::RuleList;
 
-/// What every run is given: a short verify pass on two CPUs, and no workload.
+/// The options of every run: a short verify pass on two CPUs, and no workload.
 const RUN: [&str; 10] = [
     "run",
     "--function",
@@ -33,11 +33,11 @@ const RUN: [&str; 10] = [
     "--no-workload",
 ];
 
-/// What makes a broken rule of this project's fail the run.
+/// With this option, a broken house rule fails the run.
 const HOUSE_RULES: &str = "--house-rules";
 
-/// How: one thread at a time in an order that is the same each time, or as the
-/// host schedules them.
+/// Options for threads: one at a time in the same order each time, or as the host schedules
+/// them.
 const IN_ORDER: [&str; 4] = [HOUSE_RULES, "--verify", "--seed", "1"];
 const AT_ONCE: [&str; 1] = [HOUSE_RULES];
 
@@ -61,7 +61,8 @@ const CALLBACKS: [&str; 16] = [
     "STOR_SYNCHRONIZED_ACCESS",
 ];
 
-/// Those of them that are not callbacks of a miniport, but passed to a function of Storport.
+/// Those of [`CALLBACKS`] that the miniport does not register, but passes to a function of
+/// Storport.
 const ROUTINES: [&str; 5] = [
     "HwTimer",
     "HwTimerEx",
@@ -205,8 +206,8 @@ fn each(judge: impl Fn(&Fixture) -> Result<(), String> + Sync) {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
-/// A rule that was broken: its name, in which callback, by a call of which
-/// function if by a call.
+/// A broken rule in a report: its name, the callback, and the driver's function at the reported
+/// place, if there is one.
 struct Broken {
     rule: String,
     callback: String,
@@ -214,8 +215,8 @@ struct Broken {
 }
 
 impl Broken {
-    /// Of `violation of RULE in CALLBACK at driver offset 0x1234, once: ...`, or
-    /// `advice: RULE in ...`, and the lines below it, which are further in.
+    /// Parses `violation of RULE in CALLBACK at driver offset 0x1234, once: ...`, or
+    /// `advice: RULE in ...`, and the indented lines that follow it.
     fn of_reason(lines: &[&str]) -> Option<Self> {
         let line = lines.first()?;
         let line = line
@@ -226,8 +227,7 @@ impl Broken {
         Some(Self::new(rule, callback, lines))
     }
 
-    /// Of `testbed: DRIVER, in CALLBACK at +0x1234: RULE: ...` and the lines
-    /// below it.
+    /// Parses `testbed: DRIVER, in CALLBACK at +0x1234: RULE: ...` and the lines that follow it.
     fn of_stop(lines: &[&str]) -> Option<Self> {
         let (_, rest) = lines.first()?.split_once(", in ")?;
         let (callback, rest) = rest.split_once(": ")?;
@@ -245,7 +245,7 @@ impl Broken {
         let function = place
             .and_then(|place| place.split_once(" (")?.1.split_once("+0x"))
             .map(|(function, _)| function.to_owned());
-        // Where there is an offset there must be a name for it.
+        // A report with an offset must also have the function's name.
         let has_place = lines[0].contains(" at driver offset ") || lines[0].contains(" at +0x");
         assert_eq!(function.is_some(), has_place, "{lines:#?}");
         Self {

@@ -138,7 +138,7 @@ struct QueueRegisters {
     enabled: bool,
     /// The fields that were written, as [`setup_bit`]s.
     written: u8,
-    /// Those of them that were last written after a reset and before ACKNOWLEDGE.
+    /// The fields of `written` that were last written after a reset and before ACKNOWLEDGE.
     early: u8,
     /// Whether the vector was written and not read back.
     vector_unread: bool,

@@ -16,7 +16,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each device has a function driver service",
         source: Windows("InfVerif 1296; INF AddService directive (SPSVCINST_ASSOCSERVICE)"),
         faults: In::File(|inf, _| {
-            // What extends another driver, or binds to one, has no service of a device.
+            // An INF file that extends another driver, or binds to one, adds no device's service.
             let class = inf.class().to_ascii_lowercase();
             if WITHOUT_SERVICE.contains(&&*class) {
                 return Vec::new();

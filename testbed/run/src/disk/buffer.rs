@@ -13,9 +13,9 @@ pub(crate) const SECTOR: u32 = 512;
 /// A data buffer in the machine's memory.
 #[derive(Clone, Debug)]
 pub struct Buffer {
-    /// The memory it lies in.
+    /// The memory that it is in.
     pub block: Arc<Block>,
-    /// Where in the block, in bytes.
+    /// Its offset in the block in bytes.
     pub offset: usize,
     /// Its length in bytes.
     pub bytes: u32,

@@ -103,10 +103,10 @@ impl Facts {
     }
 }
 
-/// One question of discovery and what came of it.
+/// A command of discovery and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The question.
+    /// The command.
     pub command: Command,
     /// The answer in words, or how the command failed.
     pub result: Result<String, String>,

@@ -30,15 +30,15 @@ pub enum Durability {
 /// A read or a write of whole blocks.
 #[derive(Clone, Debug)]
 pub struct Transfer {
-    /// Comes back in [`Done`].
+    /// Identifies the transfer in its [`Done`].
     pub token: u64,
-    /// Which one.
+    /// Read or write.
     pub operation: Operation,
     /// The first block.
     pub lba: u64,
-    /// The data: a multiple of the disk's block size long.
+    /// The data, whose length is a multiple of the disk's block size.
     pub buffer: Buffer,
-    /// For a write.
+    /// Whether a write goes through the cache. Reads ignore it.
     pub durability: Durability,
 }
 
@@ -51,34 +51,34 @@ pub struct Done {
     pub result: Result<(), CommandError>,
     /// When it ended.
     pub at: Instant,
-    /// From its issue to its end, all its commands included.
+    /// The time from its issue to its end, with all its commands.
     pub latency: Duration,
 }
 
-/// What keeps transfers in flight: it runs on a virtual CPU and is driven by
-/// their ends. It is over when none of its transfers is in flight.
+/// A program that keeps transfers in flight. It runs on a virtual CPU, and may issue more
+/// when one ends. It ends when none is in flight.
 pub trait Initiator: Send {
-    /// Makes the first transfers.
+    /// Issues the first transfers.
     fn start(&mut self, issue: &mut dyn FnMut(Transfer));
-    /// Takes the end of one and may make more.
+    /// Handles the end of a transfer. May issue more.
     fn done(&mut self, done: Done, issue: &mut dyn FnMut(Transfer));
-    /// Itself, for its results.
+    /// Returns the program, so that the caller can read its results.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
-/// How the disk keeps `Durability::Through`.
+/// The commands with which the disk implements `Durability::Through`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteThrough {
     /// FUA in each write.
     ForceUnitAccess,
     /// A SYNCHRONIZE CACHE after each write.
     FlushAfter,
-    /// Its write cache is off: nothing to do.
+    /// None: its write cache is off.
     Always,
 }
 
 impl WriteThrough {
-    /// In words, for the echo of a workload's parameters.
+    /// A description for the printed parameters of a workload.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
@@ -92,21 +92,21 @@ impl WriteThrough {
     }
 }
 
-/// What a transfer has to fit into.
+/// The limits that divide a transfer into commands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub address: Address,
     pub block_bytes: u32,
-    /// The most bytes of a command.
+    /// The maximum number of bytes of a command.
     pub max_transfer_bytes: u32,
-    /// The most pages that a command's data may touch.
+    /// The maximum number of pages that a command's data may touch.
     pub max_physical_breaks: u32,
     pub write_through: WriteThrough,
 }
 
 impl Limits {
-    /// How long a command for the data at `offset` in its block can be, if
-    /// `left` bytes are left: as long as the adapter takes, in whole blocks.
+    /// The length of the next command, for data at `offset` in its memory of which `left` bytes
+    /// are left: as many whole blocks as the adapter accepts.
     fn piece_bytes(&self, offset: usize, left: u32) -> u32 {
         let pages = self.max_physical_breaks as usize * PAGE - offset % PAGE;
         let most = u32::try_from(pages)

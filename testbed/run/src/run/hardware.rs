@@ -13,12 +13,12 @@ use testbed_machine::{InterruptKind, Machine, pci::PciFunction};
 
 /// The open image file.
 pub(super) struct DiskFile {
-    /// For the device.
+    /// The file as the device uses it.
     pub(super) image: DiskImage,
-    /// For the verify pass.
+    /// The file as the verify pass reads it.
     contents: File,
     name: String,
-    /// For [`Mark`]; `None` for a temporary image.
+    /// The file that [`Mark`] marks. `None` for a temporary image.
     to_mark: Option<File>,
 }
 

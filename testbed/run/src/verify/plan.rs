@@ -30,13 +30,13 @@ pub enum Step {
     },
     /// Read these sectors and compare.
     Read {
-        /// Where.
+        /// The sectors.
         extent: Extent,
     },
 }
 
 impl Step {
-    /// Where it is.
+    /// The sectors that it writes or reads.
     #[must_use]
     pub fn extent(&self) -> &Extent {
         match self {
@@ -121,7 +121,7 @@ fn joined(extents: &[Extent], gap: u64) -> Vec<Extent> {
     spans
 }
 
-/// Where the pass's chances come from.
+/// Random lengths and positions for the pass.
 struct Chance {
     random: StdRng,
     block_sectors: u64,

@@ -67,7 +67,7 @@ fn where_failures_are_tolerated_the_rest_is_verified() {
     assert_eq!(disk.failures().counts().len(), 1);
 }
 
-/// What a pass finds when `meddle` has its hands in each transfer.
+/// The outcome of a pass in which `meddle` can change each transfer.
 fn found(meddle: impl FnMut(&mut Io) + Send + 'static) -> Outcome {
     let port = FakePort::new(DISK, 512).meddling(meddle);
     run(port).expect("no transfer fails")

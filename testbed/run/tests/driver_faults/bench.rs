@@ -39,7 +39,7 @@ use testbed_storport::{
 pub const SUCCESS: u8 = 0x01;
 pub const ERROR: u8 = 0x04;
 pub const BUS_RESET: u8 = 0x0E;
-/// Of a transfer that was shorter than its buffer as well.
+/// Also the status of a transfer that was shorter than its buffer.
 const DATA_OVERRUN: u8 = 0x12;
 
 /// Extended functions of Storport, and a status.

@@ -374,7 +374,7 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // What a test's miniport keeps is given up with it.
+            // A test's miniport may still have requests, so that the stop fails.
             let _ = self.adapter.stop();
         }
     }

@@ -21,7 +21,7 @@ use super::{
     bench::*,
 };
 
-/// What a miniport does in a callback, right or wrong.
+/// An action of a miniport in a callback, correct or wrong.
 pub(super) type Action = fn(&Context);
 
 /// SRB_STATUS values.
@@ -163,7 +163,8 @@ extern "win64" fn driver_entry(object: usize, path: usize) -> u32 {
 }
 
 extern "win64" fn called(a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> usize {
-    /// As a C compiler may leave the part above a BOOLEAN in AL, or above a ULONG in EAX.
+    /// The upper part of a result in RAX, which a C compiler leaves undefined: above a BOOLEAN in
+    /// AL, or above a ULONG in EAX.
     const UNDEFINED: usize = 0xABCD_EF01_ABCD_EF00;
     let context = Context::new([a, b, c, d, e, f]);
     context.prepare();
@@ -183,7 +184,7 @@ pub(super) struct Context {
     pub(super) callback: Callback,
     /// HwDeviceExtension.
     pub(super) ext: usize,
-    /// What the callback is about: a structure, an SRB, a DPC, or a number.
+    /// The argument that matters: the address of a structure, an SRB or a DPC, or a number.
     pub(super) about: usize,
     pub(super) arguments: [usize; 6],
     miniport: &'static Miniport,

@@ -134,7 +134,7 @@ fn without_restart_the_adapter_is_found_at_dispatch_and_initialized_again() {
         ]
     );
     assert_eq!(bench.execute().srb_status, SUCCESS);
-    // That it does not support what it must was seen when it started.
+    // The start has reported that it does not support a required control type.
     assert_eq!(bench.broken(), [("adapter-control", "HwAdapterControl")]);
 }
 

@@ -126,7 +126,7 @@ fn a_correct_miniport_passes_under_each_seed_and_repeats_its_run() {
 
 #[test]
 fn a_counter_that_two_cpus_share_without_a_lock_fails_under_some_seed() {
-    // Of two requests with one number the first is lost.
+    // If two requests get the same number, the first is lost.
     let found = search("counts", |run| run.code == Some(3));
 
     let (seed, run) = found.first().expect("some seed finds it");

@@ -61,7 +61,7 @@ fn the_calls_of_the_tracing_template_are_answered_in_driver_entry() {
             let allocated = call(c, kind, &[0, 0, usize::MAX]);
             assert_eq!(get::<usize>(allocated, 16), 0);
         }
-        // Those without a result, one that is in no kit, and cleaning up.
+        // The types without a result, one that no kit has, and the cleanup.
         for kind in [2001, 2005, 3001, 4000, 4002, 9999, 1001] {
             call(c, kind, &[]);
         }
