@@ -3,8 +3,8 @@
 //!
 //! It knows no particular driver and no particular device. It checks the rules that a miniport
 //! must keep, and reports each violation with the rule's source ([`rules`]). It is not Windows:
-//! where Microsoft's documentation is silent, the behaviour is a choice, and such a rule is a
-//! house rule.
+//! where Microsoft's documentation is silent, the behaviour is a choice of this project, and a rule
+//! about it is a house rule.
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
