@@ -86,10 +86,13 @@ fn a_driver_that_starts_at_boot_has_to_be_signed_itself() {
 
 #[test]
 fn a_driver_should_have_the_version_of_its_inf_file() {
-    says(
-        &folder(),
-        "advice: the version matches the INF file: it is 1.2.3.0 and not 1.2.3.4",
-    );
+    let line = "advice: the version matches the INF file: it is 1.2.3.0 and not 1.2.3.4";
+    says(&folder(), line);
+
+    // A second INF file that installs the driver adds no second line.
+    let mut files = folder();
+    files.push(File::new("x64/b.inf", INF));
+    assert_eq!(lint(&files).matches(line).count(), 1);
 }
 
 #[test]
