@@ -366,11 +366,15 @@ impl Adapter {
 
     /// HwTimer, if a timer is requested. Returns whether there was one.
     pub fn run_timer(&self) -> bool {
+        self.expire_timer().map(|run| run()).is_some()
+    }
+
+    /// Lets the timer expire, if one is requested. Returns the call of HwTimer, which may come at
+    /// any later time.
+    pub fn expire_timer(&self) -> Option<impl FnOnce()> {
         let routine = self.timer.lock().expect("no panic").take();
-        if routine.is_some() {
-            self.holding(Kind::StartIo, || call!(routine, self.extension()));
-        }
-        routine.is_some()
+        let run = move || self.holding(Kind::StartIo, || call!(routine, self.extension()));
+        routine.is_some().then_some(run)
     }
 
     /// HwWorkItem, for the work item that was queued first. Returns whether there was one.

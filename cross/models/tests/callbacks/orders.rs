@@ -241,9 +241,10 @@ fn timers_and_work_do_not_outlive_a_stop() {
     let _one = one_at_a_time();
     let bench = ready();
     let adapter = &bench.plugged.adapter;
-    for finds in [false, true] {
+    for (finds, has_expired) in [(false, false), (false, true), (true, false), (true, true)] {
         // HwTracingEnabled requests the timer, work and a state change.
         adapter.tracing(true);
+        let late_timer = has_expired.then(|| adapter.expire_timer().expect("a timer"));
         bench.stop(|| {
             if !finds {
                 bench.plugged.restart();
@@ -254,6 +255,9 @@ fn timers_and_work_do_not_outlive_a_stop() {
             assert!(adapter.initialize() && adapter.passive_initialize());
         }
         let before = LATER.load(Ordering::Relaxed);
+        if let Some(run) = late_timer {
+            run();
+        }
         assert!(!adapter.run_timer());
         assert!(adapter.run_work() && adapter.run_state_change());
         assert_eq!(LATER.load(Ordering::Relaxed), before);
