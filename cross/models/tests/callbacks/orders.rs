@@ -220,20 +220,27 @@ fn control_callbacks_run_beside_the_life_cycle() {
 }
 
 #[test]
-fn late_work_does_not_run_beside_the_next_hw_find_adapter() {
+fn late_callbacks_do_not_run_beside_the_next_hw_find_adapter() {
     let _one = one_at_a_time();
-    let bench = ready();
-    let adapter = &bench.plugged.adapter;
-    adapter.tracing(true);
-    thread::scope(|scope| {
-        scope.spawn(|| adapter.run_work());
-        until("the work begins", is_inside);
+    for callback in [
+        Adapter::run_work,
+        Adapter::run_timer,
+        Adapter::run_state_change,
+    ] {
+        let bench = ready();
+        let adapter = &bench.plugged.adapter;
+        // HwTracingEnabled requests all three.
+        adapter.tracing(true);
+        thread::scope(|scope| {
+            scope.spawn(|| callback(adapter));
+            until("the callback begins", is_inside);
+            bench.stop(|| {});
+            bench.find();
+            assert!(adapter.initialize() && adapter.passive_initialize());
+        });
         bench.stop(|| {});
-        bench.find();
-        assert!(adapter.initialize() && adapter.passive_initialize());
-    });
-    bench.stop(|| {});
-    bench.drain();
+        bench.drain();
+    }
 }
 
 #[test]
