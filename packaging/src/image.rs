@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_is_built_in_another_way_breaks_no_demand_of_windows() {
+    fn a_driver_that_is_built_in_another_way_breaks_no_requirement_of_windows() {
         let mut sample = sound();
         sample.headers.major_subsystem_version = 6;
         for flag in [
