@@ -75,29 +75,30 @@ macro_rules! variadic_entry {
         $visibility extern "win64" fn $name() -> usize {
             const _: extern "win64" fn($crate::variadic::VariadicArguments) -> usize =
                 $target;
-            // 40 bytes: home space for the callee, and alignment of RSP to 16 at the call. The
-            // callee preserves the pushed registers.
             ::core::arch::naked_asm!(
-                "mov [rsp + 8], rcx",
-                "mov [rsp + 16], rdx",
-                "mov [rsp + 24], r8",
-                "mov [rsp + 32], r9",
-                "lea rcx, [rsp + 8]",
-                "push rbx",
-                "push rbp",
-                "push rsi",
-                "push rdi",
-                "push r12",
-                "push r13",
-                "push r14",
-                "push r15",
-                "sub rsp, 40",
-                "call {target}",
-                "add rsp, 104",
+                $crate::store_arguments_and_call!(""),
                 "ret",
                 target = sym $target,
             )
         }
+    };
+}
+
+/// The instructions that store the arguments, save the callee-saved registers and call
+/// `{target}` with the [`VariadicArguments`], after the instruction `$set`, which can set RDX.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! store_arguments_and_call {
+    ($set:literal) => {
+        // 40 bytes: home space for the callee, and alignment of RSP to 16 at the call. The
+        // callee preserves the pushed registers.
+        concat!(
+            "mov [rsp + 8], rcx; mov [rsp + 16], rdx; mov [rsp + 24], r8; mov [rsp + 32], r9;",
+            "lea rcx, [rsp + 8];",
+            $set,
+            "; push rbx; push rbp; push rsi; push rdi; push r12; push r13; push r14; push r15;",
+            "sub rsp, 40; call {target}; add rsp, 104",
+        )
     };
 }
 

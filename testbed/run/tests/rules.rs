@@ -13,7 +13,7 @@ use std::{
     os::unix::fs::symlink,
     path::Path,
     process::{Command, Output},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     thread,
 };
 
@@ -184,26 +184,25 @@ impl Fixture {
     }
 }
 
-/// Judges each fixture on a thread of each CPU, and fails with all that is
-/// wrong.
+/// Judges the fixtures on a thread of each CPU, and fails with all that is wrong.
 fn each(judge: impl Fn(&Fixture) -> Result<(), String> + Sync) {
-    let left = Mutex::new(FIXTURES.iter());
-    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let wrong = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(fixture) = next() {
-                    if let Err(what) = judge(fixture) {
-                        let mut wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner);
-                        wrong.push(format!("{}: {what}", fixture.name));
-                    }
-                }
-            });
-        }
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let judge = |fixture| judge(fixture).map_err(|what| format!("{}: {what}", fixture.name));
+    let share = |first| FIXTURES.iter().skip(first).step_by(threads);
+    let judge_share = |first| share(first).filter_map(|it| judge(it).err()).collect();
+    let wrong: Vec<Vec<String>> = thread::scope(|scope| {
+        let threads = (0..threads).map(|first| scope.spawn(move || judge_share(first)));
+        let threads: Vec<_> = threads.collect();
+        threads
+            .into_iter()
+            .map(|it| it.join().expect("no panic"))
+            .collect()
     });
-    let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
-    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+    assert!(
+        wrong.concat().is_empty(),
+        "\n{}\n",
+        wrong.concat().join("\n")
+    );
 }
 
 /// A broken rule in a report: its name, the callback, and the driver's function at the reported
@@ -349,7 +348,7 @@ fn each_faulty_fixture_breaks_its_rule_and_no_other_at_its_own_place() {
             if let Some(function) = broken.function.filter(|function| !is_own(function)) {
                 return Err(format!("it breaks the rule in {function}, not in {own}"));
             }
-            let mut callbacks = callbacks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut callbacks = callbacks.lock().expect("no thread panicked");
             callbacks.insert(broken.callback);
         }
         Ok(())

@@ -80,35 +80,22 @@ mod tests {
     }
 
     #[test]
-    fn one_order_however_often_is_in_order() {
-        let orders = LockOrder::default();
-
-        assert_eq!(note(&orders, 0, 1), None);
-        assert_eq!(note(&orders, 0, 1), None);
-        assert_eq!(note(&orders, 1, 2), None);
-        assert_eq!(note(&orders, 0, 2), None);
-    }
-
-    #[test]
-    fn both_orders_of_two_locks_are_reported_with_the_location_of_the_first() {
-        let orders = LockOrder::default();
-        note(&orders, 0, 1);
-
-        assert_eq!(
-            note(&orders, 1, 0).as_deref(),
-            Some("Dpc 1 under Dpc 0 at 01")
-        );
-    }
-
-    #[test]
-    fn a_cycle_of_three_locks_is_reported_step_by_step() {
-        let orders = LockOrder::default();
-        note(&orders, 0, 1);
-        note(&orders, 1, 2);
-
-        assert_eq!(
-            note(&orders, 2, 0).as_deref(),
-            Some("Dpc 1 under Dpc 0 at 01, Dpc 2 under Dpc 1 at 12")
-        );
+    fn only_a_cycle_is_reported_with_the_place_of_each_of_its_steps() {
+        let [first, second] = ["Dpc 1 under Dpc 0 at 01", "Dpc 2 under Dpc 1 at 12"];
+        for (before, last, cycle) in [
+            (&[(0, 1), (0, 1), (1, 2)][..], (0, 2), None),
+            (&[(0, 1)], (1, 0), Some(first.to_owned())),
+            (
+                &[(0, 1), (1, 2)],
+                (2, 0),
+                Some(format!("{first}, {second}")),
+            ),
+        ] {
+            let orders = LockOrder::default();
+            for (outer, inner) in before {
+                assert_eq!(note(&orders, *outer, *inner), None);
+            }
+            assert_eq!(note(&orders, last.0, last.1), cycle);
+        }
     }
 }

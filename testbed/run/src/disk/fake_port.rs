@@ -5,7 +5,7 @@ use std::{
     fs::File,
     os::unix::fs::FileExt,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use super::{
     cdb::{Command, opcode},
     port::Port,
 };
+use testbed_machine::lock;
 use testbed_storport::{
     adapter::AdapterLimits,
     request::{Completion, Data, Direction, Program, Request},
@@ -93,7 +94,7 @@ impl FakePort {
 
     /// The commands so far that `wanted` accepts.
     pub fn commands(&self, wanted: impl Fn(&Command) -> bool) -> Vec<Command> {
-        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let commands = lock(&self.commands);
         commands.iter().copied().filter(wanted).collect()
     }
 
@@ -103,10 +104,7 @@ impl FakePort {
             cdb: request.cdb,
             length: request.cdb_length,
         };
-        self.commands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(command);
+        lock(&self.commands).push(command);
         let success = Completion {
             token: request.token,
             srb_status: 0x01,
@@ -155,7 +153,7 @@ impl FakePort {
             completion: success,
             lost: false,
         };
-        let mut meddle = self.meddle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut meddle = lock(&self.meddle);
         match data.direction {
             Direction::Out => {
                 assert!(data.block.read(data.offset, &mut io.bytes));

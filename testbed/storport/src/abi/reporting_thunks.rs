@@ -2,7 +2,7 @@
 
 use std::arch::naked_asm;
 
-use testbed_machine::{trap, variadic::VariadicArguments};
+use testbed_machine::{store_arguments_and_call, trap, variadic::VariadicArguments};
 
 use crate::{callbacks, prohibited};
 
@@ -32,30 +32,14 @@ pub(crate) fn address(number: usize) -> Option<usize> {
 #[unsafe(naked)]
 extern "win64" fn thunk<const NUMBER: usize>() {
     naked_asm!(
-        "mov [rsp + 8], rcx",
-        "mov [rsp + 16], rdx",
-        "mov [rsp + 24], r8",
-        "mov [rsp + 32], r9",
-        "lea rcx, [rsp + 8]",
-        "mov edx, {number}",
-        "push rbx",
-        "push rbp",
-        "push rsi",
-        "push rdi",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "sub rsp, 40",
-        "call {called}",
-        "add rsp, 104",
+        store_arguments_and_call!("mov edx, {number}"),
         "mov rcx, [rsp + 8]",
         "mov rdx, [rsp + 16]",
         "mov r8, [rsp + 24]",
         "mov r9, [rsp + 32]",
         "jmp rax",
         number = const NUMBER,
-        called = sym called,
+        target = sym called,
     )
 }
 

@@ -4,8 +4,8 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::Duration,
@@ -929,28 +929,23 @@ fn judge(number: usize, case: &Case) -> Vec<String> {
 
 #[test]
 fn each_breach_breaks_its_rule_and_no_other_and_its_twin_none() {
+    const THREADS: usize = 4;
     let cases = cases();
-    let next = AtomicUsize::new(0);
-    let wrong = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::SeqCst);
-                    let Some(case) = cases.get(number) else {
-                        break;
-                    };
-                    let found = judge(number, case);
-                    wrong
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .extend(found);
-                }
-            });
-        }
+    let judge_share = |first| {
+        let share = cases.iter().enumerate().skip(first).step_by(THREADS);
+        share
+            .flat_map(|(number, case)| judge(number, case))
+            .collect()
+    };
+    let wrong: Vec<Vec<String>> = thread::scope(|scope| {
+        let threads = (0..THREADS).map(|first| scope.spawn(move || judge_share(first)));
+        let threads: Vec<_> = threads.collect();
+        threads
+            .into_iter()
+            .map(|it| it.join().expect("no panic"))
+            .collect()
     });
-    let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
-    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(wrong.concat().is_empty(), "\n{}", wrong.concat().join("\n"));
 }
 
 #[test]
