@@ -83,12 +83,17 @@ pub struct Adapter<'a> {
 impl<'a> Adapter<'a> {
     /// Runs `run` with the life cycle and the queue, in a callback in which no other callback
     /// accesses them.
-    fn alone<S, R>(&self, cx: &mut S, run: impl FnOnce(&mut Life<'a>, &mut Alone<'_, 'a>) -> R) -> R
+    fn exclusively<S, R>(
+        &self,
+        cx: &mut S,
+        run: impl FnOnce(&mut Life<'a>, &mut Exclusive<'_, 'a>) -> R,
+    ) -> R
     where
         S: Proves<'a, StartIoHeld> + Proves<'a, DpcHeld>,
     {
-        self.life
-            .open_with(&self.queue, cx, |life, queue| run(life, &mut Alone(queue)))
+        self.life.open_with(&self.queue, cx, |life, queue| {
+            run(life, &mut Exclusive(queue))
+        })
     }
 
     /// Makes the next step of the life cycle.
@@ -108,9 +113,9 @@ impl<'a> Adapter<'a> {
 }
 
 /// The queue in a callback in which no other callback accesses it.
-struct Alone<'q, 'a>(&'q mut Queue<'a>);
+struct Exclusive<'q, 'a>(&'q mut Queue<'a>);
 
-impl<'a> OpenQueue<'a> for Alone<'_, 'a> {
+impl<'a> OpenQueue<'a> for Exclusive<'_, 'a> {
     fn open<R>(&mut self, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
         run(self.0)
     }
@@ -199,7 +204,7 @@ impl Miniport for Ferrostor {
         if !cx.is_dump() {
             return true;
         }
-        let started = adapter.alone(cx, |life, queue| {
+        let started = adapter.exclusively(cx, |life, queue| {
             life.start(adapter, queue, Vectors::default())
         });
         // As in HwPassiveInitialize. The polls of a request continue the reset.
@@ -293,7 +298,7 @@ impl Miniport for Ferrostor {
     fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
         let vectors = vectors(|message| cx.has_message(message));
         adapter.stopped.store(false, Ordering::SeqCst);
-        adapter.alone(cx, |life, queue| life.restart(queue, vectors));
+        adapter.exclusively(cx, |life, queue| life.restart(queue, vectors));
         // The DPC runs once the adapter is ready, and continues the reset. Until the device
         // is started, requests are completed as BUSY.
         adapter.attention.issue(cx);
@@ -324,7 +329,7 @@ fn vectors(has_message: impl Fn(u32) -> bool) -> Vectors {
 impl callback::PassiveInitialize for Ferrostor {
     fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
         let vectors = vectors(|message| cx.has_message(message));
-        match adapter.alone(cx, |life, queue| life.start(adapter, queue, vectors)) {
+        match adapter.exclusively(cx, |life, queue| life.start(adapter, queue, vectors)) {
             Ok(()) => {}
             // A single protocol violation is no reason to go without the disk.
             Err(Error::Violation(fault)) => {
@@ -349,7 +354,7 @@ impl callback::PassiveInitialize for Ferrostor {
 #[cold]
 fn becomes_quiet<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
     for _ in 0..probe::RESET_MILLISECONDS {
-        if adapter.alone(cx, |life, _| life.is_quiet()) {
+        if adapter.exclusively(cx, |life, _| life.is_quiet()) {
             return true;
         }
         cx.stall(1000);

@@ -58,23 +58,23 @@ const FAULTS: [Fault; 38] = [
     },
     Fault {
         name: "a_callback_is_admitted_before_it_is_counted",
-        line: "self.inside.fetch_add(1, Ordering::AcqRel);\n        let admitted = self.phase.load(Ordering::Acquire) == READY;",
-        becomes: "let admitted = self.phase.load(Ordering::Acquire) == READY;\n        self.inside.fetch_add(1, Ordering::AcqRel);",
+        line: "self.callbacks.fetch_add(1, Ordering::AcqRel);\n        let admitted = self.phase.load(Ordering::Acquire) == READY;",
+        becomes: "let admitted = self.phase.load(Ordering::Acquire) == READY;\n        self.callbacks.fetch_add(1, Ordering::AcqRel);",
     },
     Fault {
         name: "a_callback_is_counted_relaxed",
-        line: "self.inside.fetch_add(1, Ordering::AcqRel);\n        let admitted",
-        becomes: "self.inside.fetch_add(1, Ordering::Relaxed);\n        let admitted",
+        line: "self.callbacks.fetch_add(1, Ordering::AcqRel);\n        let admitted",
+        becomes: "self.callbacks.fetch_add(1, Ordering::Relaxed);\n        let admitted",
     },
     Fault {
         name: "a_callback_leaves_relaxed",
-        line: "self.inside.fetch_sub(1, Ordering::AcqRel)",
-        becomes: "self.inside.fetch_sub(1, Ordering::Relaxed)",
+        line: "self.callbacks.fetch_sub(1, Ordering::AcqRel)",
+        becomes: "self.callbacks.fetch_sub(1, Ordering::Relaxed)",
     },
     Fault {
-        name: "is_alone_only_reads_the_count",
-        line: "self.inside.fetch_add(0, Ordering::AcqRel)",
-        becomes: "self.inside.load(Ordering::Acquire)",
+        name: "is_exclusive_only_reads_the_count",
+        line: "self.callbacks.fetch_add(0, Ordering::AcqRel)",
+        becomes: "self.callbacks.load(Ordering::Acquire)",
     },
     Fault {
         name: "a_run_is_admitted_relaxed",
@@ -92,19 +92,19 @@ const FAULTS: [Fault; 38] = [
         becomes: "mark.store(false, Ordering::Relaxed)",
     },
     Fault {
-        name: "is_alone_only_reads_the_marks",
+        name: "is_exclusive_only_reads_the_marks",
         line: "let exchanged =\n                mark.compare_exchange(false, false, Ordering::AcqRel, Ordering::Relaxed);\n            exchanged.is_err()",
         becomes: "mark.load(Ordering::Acquire)",
     },
     Fault {
         name: "a_second_run_shares_the_mark",
-        line: "self.inside.fetch_add(1, Ordering::AcqRel);\n                DpcRun::Counted",
+        line: "self.callbacks.fetch_add(1, Ordering::AcqRel);\n                DpcRun::Counted",
         becomes: "DpcRun::Marked(number)",
     },
     Fault {
         name: "a_stop_is_not_counted",
-        line: "pub fn stop(&self) -> bool {\n        self.inside.fetch_add(1, Ordering::AcqRel);",
-        becomes: "pub fn stop(&self) -> bool {\n        self.inside.fetch_add(0, Ordering::AcqRel);",
+        line: "pub fn stop(&self) -> bool {\n        self.callbacks.fetch_add(1, Ordering::AcqRel);",
+        becomes: "pub fn stop(&self) -> bool {\n        self.callbacks.fetch_add(0, Ordering::AcqRel);",
     },
     Fault {
         name: "ready_is_stored_relaxed",

@@ -7,9 +7,9 @@
 //!
 //! | Context | IRQL | Locks that Storport holds | Locks that may be taken |
 //! |---|---|---|---|
-//! | [`FindAdapter`](crate::FindAdapter) | PASSIVE (dump: HIGH) | nothing; it is alone | nothing |
-//! | [`Initialize`] | DIRQL | Interrupt; it is alone | nothing |
-//! | [`PassiveInitialize`] | PASSIVE | nothing; it is alone except for interrupt routines | nothing |
+//! | [`FindAdapter`](crate::FindAdapter) | PASSIVE (dump: HIGH) | nothing; it is exclusive | nothing |
+//! | [`Initialize`] | DIRQL | Interrupt; it is exclusive | nothing |
+//! | [`PassiveInitialize`] | PASSIVE | nothing; it is exclusive except for interrupt routines | nothing |
 //! | [`BuildIo`] | DISPATCH | nothing | all |
 //! | [`StartIo`] | DISPATCH | perhaps StartIo | Dpc, Interrupt; see [`StartIo::channels`] |
 //! | [`Interrupt`] | DIRQL | Interrupt | nothing |
@@ -19,7 +19,7 @@
 //! | [`Timer`], [`StateChange`] | DISPATCH | StartIo | Dpc, Interrupt |
 //! | [`ResetBus`] | DISPATCH | StartIo | Dpc, Interrupt |
 //! | [`Stop`] | up to DIRQL | not known | nothing |
-//! | [`Restart`] | up to DIRQL | not known; it is alone except for interrupt routines | nothing |
+//! | [`Restart`] | up to DIRQL | not known; it is exclusive except for interrupt routines | nothing |
 //! | [`AdapterPower`] | DISPATCH at most | nothing | all |
 //! | [`SurpriseRemoval`] | below DISPATCH | nothing | all |
 //! | [`UnitControl`] | PASSIVE | nothing | all |

@@ -191,23 +191,23 @@ impl<M: Registered> Extension<M> {
 
     /// Admits any other callback of an adapter that is ready.
     #[inline]
-    pub(crate) fn enter(&self) -> Option<Inside<'_, M>> {
-        self.header.state.enter().then(|| Inside(self))
+    pub(crate) fn enter(&self) -> Option<Entered<'_, M>> {
+        self.header.state.enter().then(|| Entered(self))
     }
 
     /// Admits a run of a DPC of an adapter that is ready.
     #[inline]
-    pub(crate) fn enter_dpc(&self, dpc: DpcNumber) -> Option<InsideDpc<'_, M>> {
+    pub(crate) fn enter_dpc(&self, dpc: DpcNumber) -> Option<EnteredDpc<'_, M>> {
         let run = self.header.state.enter_dpc(dpc.0)?;
-        Some(InsideDpc {
+        Some(EnteredDpc {
             extension: self,
             run: Some(run),
         })
     }
 
     /// Admits ScsiStopAdapter. Afterwards no other callback is admitted.
-    pub(crate) fn stop(&self) -> Option<Inside<'_, M>> {
-        self.header.state.stop().then(|| Inside(self))
+    pub(crate) fn stop(&self) -> Option<Entered<'_, M>> {
+        self.header.state.stop().then(|| Entered(self))
     }
 
     /// Admits HwFindAdapter after it has waited for all other callbacks to end. Returns `None` if
@@ -218,7 +218,7 @@ impl<M: Registered> Extension<M> {
         }
         let finding = Finding(self);
         // This runs at PASSIVE_LEVEL, so callbacks that were admitted earlier have 10 ms to end.
-        finding.0.wait_until_alone(100, 100).then_some(finding)
+        finding.0.wait_until_exclusive(100, 100).then_some(finding)
     }
 
     /// Admits HwInitialize.
@@ -246,7 +246,7 @@ impl<M: Registered> Extension<M> {
             return None;
         }
         // This may run at DIRQL, so callbacks that were admitted earlier have only 1 ms to end.
-        if !self.wait_until_alone(100, 10) {
+        if !self.wait_until_exclusive(100, 10) {
             let _: Noted = self.header.state.end_restart(false);
             return None;
         }
@@ -254,14 +254,14 @@ impl<M: Registered> Extension<M> {
         Some(unsafe { self.adapter() })
     }
 
-    fn wait_until_alone(&self, looks: u32, microseconds: u32) -> bool {
+    fn wait_until_exclusive(&self, looks: u32, microseconds: u32) -> bool {
         for _ in 0..looks {
-            if self.header.state.is_alone() {
+            if self.header.state.is_exclusive() {
                 return true;
             }
             port::stall(microseconds);
         }
-        self.header.state.is_alone()
+        self.header.state.is_exclusive()
     }
 
     /// The miniport's state. Each callback has its own lifetime `'a`, so a value with this lifetime
@@ -279,9 +279,9 @@ impl<M: Registered> Extension<M> {
 }
 
 /// A callback that was admitted and counted. Dropping this ends it.
-pub(crate) struct Inside<'c, M: Registered>(&'c Extension<M>);
+pub(crate) struct Entered<'c, M: Registered>(&'c Extension<M>);
 
-impl<M: Registered> Inside<'_, M> {
+impl<M: Registered> Entered<'_, M> {
     #[inline]
     pub(crate) fn adapter<'a>(&self) -> &M::Adapter<'a> {
         // SAFETY: `Extension`'s invariant: `enter` and `stop` admit a callback only in FOUND and
@@ -290,7 +290,7 @@ impl<M: Registered> Inside<'_, M> {
     }
 }
 
-impl<M: Registered> Drop for Inside<'_, M> {
+impl<M: Registered> Drop for Entered<'_, M> {
     #[inline]
     fn drop(&mut self) {
         self.0.header.state.leave();
@@ -298,12 +298,12 @@ impl<M: Registered> Drop for Inside<'_, M> {
 }
 
 /// A run of a DPC that was admitted. Dropping this ends it.
-pub(crate) struct InsideDpc<'c, M: Registered> {
+pub(crate) struct EnteredDpc<'c, M: Registered> {
     extension: &'c Extension<M>,
     run: Option<DpcRun>,
 }
 
-impl<M: Registered> InsideDpc<'_, M> {
+impl<M: Registered> EnteredDpc<'_, M> {
     #[inline]
     pub(crate) fn adapter<'a>(&self) -> &M::Adapter<'a> {
         // SAFETY: `Extension`'s invariant: `enter_dpc` admits a run only in READY.
@@ -311,7 +311,7 @@ impl<M: Registered> InsideDpc<'_, M> {
     }
 }
 
-impl<M: Registered> Drop for InsideDpc<'_, M> {
+impl<M: Registered> Drop for EnteredDpc<'_, M> {
     #[inline]
     fn drop(&mut self) {
         if let Some(run) = self.run.take() {

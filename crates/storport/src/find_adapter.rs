@@ -124,7 +124,7 @@ pub struct Configured<'adapter> {
 
 /// The right to take the uncached extension. It exists once, because Storport would return the
 /// same memory again.
-pub(crate) struct NotTaken;
+pub(crate) struct AllocateOnce;
 
 /// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in a dump stack), no lock held, no lock may be taken.
 /// No other callback is admitted at the same time.
@@ -132,7 +132,7 @@ pub struct FindAdapter<'callback, 'adapter> {
     adapter: &'adapter Header,
     config: &'callback mut PORT_CONFIGURATION_INFORMATION,
     tables: TableMemory<'adapter>,
-    uncached: Option<NotTaken>,
+    uncached: Option<AllocateOnce>,
     _processor: OneProcessorOnly,
 }
 
@@ -146,7 +146,7 @@ impl<'c, 'a> FindAdapter<'c, 'a> {
             adapter,
             config,
             tables,
-            uncached: Some(NotTaken),
+            uncached: Some(AllocateOnce),
             _processor: OneProcessorOnly::new(),
         }
     }
@@ -166,7 +166,7 @@ pub struct Found<'s, 'a> {
     pub(crate) adapter: &'a Header,
     pub(crate) tables: &'s mut TableMemory<'a>,
     config: &'s mut PORT_CONFIGURATION_INFORMATION,
-    uncached: &'s mut Option<NotTaken>,
+    uncached: &'s mut Option<AllocateOnce>,
 }
 
 /// The callback is HwFindAdapter.
@@ -273,7 +273,7 @@ impl<'a> Found<'_, 'a> {
     }
 
     fn uncached_extension(self, bytes: u32) -> Option<UncachedExtension<'a>> {
-        let NotTaken = self.uncached.take()?;
+        let AllocateOnce = self.uncached.take()?;
         // SAFETY: This is HwFindAdapter, and the caller has a `Configured`, so the ConfigInfo is
         // filled in.
         let first = unsafe { port::uncached_extension(self.adapter, self.config, bytes) }?;
@@ -284,7 +284,7 @@ impl<'a> Found<'_, 'a> {
         }
         let length = usize::try_from(bytes).ok()?;
         // SAFETY: `UncachedExtension`'s invariants: Storport allocated `bytes` contiguous bytes
-        // there, as long as the adapter exists. `NotTaken` ensures that they are taken
+        // there, as long as the adapter exists. `AllocateOnce` ensures that they are taken
         // once.
         Some(unsafe { UncachedExtension::new(first, physical, length) })
     }

@@ -70,7 +70,7 @@
 //!
 //! # Cost
 //!
-//! A lock costs the two calls with their arguments, and a test before each: `Locked::taken_of`
+//! A lock costs the two calls with their arguments, and a test before each: `Locked::locked_adapter`
 //! is the adapter's address, or null in a dump stack, where no lock is taken.
 #![expect(unsafe_code, reason = "a lock call opens the cell behind it")]
 
@@ -97,7 +97,7 @@ use crate::{
 };
 
 mod sealed {
-    use super::TakenOf;
+    use super::LockedAdapter;
     use crate::level::Level;
 
     /// One of Storport's locks, and how it is held while a closure runs.
@@ -107,7 +107,7 @@ mod sealed {
 
         /// Runs `run` while it holds the lock of `adapter`. In a dump stack, where `adapter` is
         /// `None`, runs it without a lock.
-        fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R;
+        fn hold<R>(&self, adapter: &LockedAdapter<'_>, run: impl FnOnce() -> R) -> R;
     }
 }
 
@@ -123,7 +123,7 @@ use sealed::Lock;
 /// opening the cell a second time. So a reference to `data` is the only one.
 pub struct Locked<'adapter, K, T> {
     adapter: &'adapter Header,
-    taken_of: TakenOf<'adapter>,
+    locked_adapter: LockedAdapter<'adapter>,
     lock: K,
     brand: Brand<'adapter>,
     data: UnsafeCell<T>,
@@ -135,7 +135,7 @@ pub struct Locked<'adapter, K, T> {
 /// It is a `Cell` to hide from the compiler that it never changes. Otherwise the compiler would
 /// make two copies of the code that runs with the lock, one for dump stacks, and would inline
 /// neither.
-type TakenOf<'adapter> = Cell<Option<&'adapter Header>>;
+type LockedAdapter<'adapter> = Cell<Option<&'adapter Header>>;
 
 /// Data under the StartIo lock (StorPortAcquireSpinLock, StartIoLock).
 pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
@@ -201,7 +201,7 @@ impl MessageLock {
     }
 }
 
-// SAFETY: `Locked`'s invariant: one thread at a time accesses the data. `taken_of` is never
+// SAFETY: `Locked`'s invariant: one thread at a time accesses the data. `locked_adapter` is never
 // written.
 unsafe impl<K: Sync, T: Send> Sync for Locked<'_, K, T> {}
 
@@ -224,7 +224,7 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         // SAFETY: `hold` runs this with the lock held, or in a dump stack. The scope proves
         // that this thread does not have the cell open (`Locked`'s invariant).
         let inside = || unsafe { self.inside(run) };
-        self.lock.hold(&self.taken_of, inside)
+        self.lock.hold(&self.locked_adapter, inside)
     }
 
     /// Runs `run` with the cell open.
@@ -281,7 +281,7 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         let dump = adapter.state.is_dump();
         Self {
             adapter,
-            taken_of: Cell::new((!dump).then_some(adapter)),
+            locked_adapter: Cell::new((!dump).then_some(adapter)),
             lock,
             brand: PhantomData,
             data: UnsafeCell::new(data),
@@ -344,7 +344,7 @@ impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
 /// `None`, runs it without a lock.
 #[inline]
 fn hold_spin_lock<R>(
-    adapter: &TakenOf<'_>,
+    adapter: &LockedAdapter<'_>,
     kind: STOR_SPINLOCK,
     dpc: *mut STOR_DPC,
     run: impl FnOnce() -> R,
@@ -362,7 +362,7 @@ fn hold_spin_lock<R>(
     }
     let result = run();
     if let Some(adapter) = adapter.get() {
-        // SAFETY: The lock was acquired above, in this frame, because `TakenOf` never changes.
+        // SAFETY: The lock was acquired above, in this frame, because `LockedAdapter` never changes.
         // `run` has released every lock that it acquired, because only functions like this one
         // acquire locks.
         unsafe { port::release_spin_lock(adapter, handle) };
@@ -374,7 +374,7 @@ impl Lock for StartIoLock {
     type Level = level::StartIoHeld;
 
     #[inline]
-    fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R {
+    fn hold<R>(&self, adapter: &LockedAdapter<'_>, run: impl FnOnce() -> R) -> R {
         hold_spin_lock(adapter, kind::StartIoLock, core::ptr::null_mut(), run)
     }
 }
@@ -383,7 +383,7 @@ impl Lock for DpcLock {
     type Level = level::DpcHeld;
 
     #[inline]
-    fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R {
+    fn hold<R>(&self, adapter: &LockedAdapter<'_>, run: impl FnOnce() -> R) -> R {
         hold_spin_lock(adapter, kind::DpcLock, self.object, run)
     }
 }
@@ -392,7 +392,7 @@ impl Lock for InterruptLock {
     type Level = level::InterruptHeld;
 
     #[inline]
-    fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R {
+    fn hold<R>(&self, adapter: &LockedAdapter<'_>, run: impl FnOnce() -> R) -> R {
         hold_spin_lock(adapter, kind::InterruptLock, core::ptr::null_mut(), run)
     }
 }
@@ -401,7 +401,7 @@ impl Lock for MessageLock {
     type Level = level::InterruptHeld;
 
     #[inline]
-    fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R {
+    fn hold<R>(&self, adapter: &LockedAdapter<'_>, run: impl FnOnce() -> R) -> R {
         let mut irql: ULONG = 0;
         let own = adapter.get().filter(|adapter| {
             self.is_own(adapter)
@@ -471,10 +471,10 @@ impl<'a, T> InterruptLocked<'a, T> {
         // SAFETY: `Locked`'s invariant: this runs with the lock held, or in a dump stack, and
         // the scope proves that this thread does not have the cell open.
         let inside = || unsafe { self.inside(run) };
-        match self.taken_of.get() {
+        match self.locked_adapter.get() {
             None => inside(),
             Some(adapter) if adapter.state.has_message_locks() => {
-                self.lock.hold(&self.taken_of, inside)
+                self.lock.hold(&self.locked_adapter, inside)
             }
             Some(adapter) => synchronize(adapter, inside),
         }
@@ -595,7 +595,7 @@ impl<'a, T> DpcLocked<'a, T> {
         // scope proved that this thread does not have the cell open. All kinds of lock of a DPC
         // object use the same word in it, so they exclude each other.
         let inside = || unsafe { self.inside(run) };
-        let Some(adapter) = self.taken_of.get() else {
+        let Some(adapter) = self.locked_adapter.get() else {
             return Ok(inside());
         };
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();

@@ -5,7 +5,7 @@
 //!
 //! - A *phase* is a stage of the life cycle, such as FOUND or READY (the constants below).
 //! - A *life* of the adapter ends when it is stopped, or when HwFindAdapter is called again.
-//! - A callback is *alone* if no other callback of the adapter runs at the same time.
+//! - A callback is *exclusive* if no other callback of the adapter runs at the same time.
 //!
 //! A state of all zeros means that no adapter was found: Storport zeroes the memory before the
 //! first call. Nothing here depends on Windows: the models in `cross/models` compile this file
@@ -20,19 +20,19 @@
 //! |---|---|---|---|
 //! | [`serves_requests`](State::serves_requests) | HwBuildIo, HwStartIo | READY | it does not |
 //! | [`serves_interrupts`](State::serves_interrupts) | HwInterrupt, HwMSInterruptRoutine | RESTARTING, STARTED, PASSIVE, READY | it does not |
-//! | [`enter_dpc`](State::enter_dpc) | DPCs | READY | marked in `running`, or counted in `inside` |
-//! | [`enter`](State::enter), [`stop`](State::stop) | all others, including the optional ones; ScsiStopAdapter | READY; for a stop also FOUND, STARTED and STOPPED | counted in `inside` |
+//! | [`enter_dpc`](State::enter_dpc) | DPCs | READY | marked in `running`, or counted in `callbacks` |
+//! | [`enter`](State::enter), [`stop`](State::stop) | all others, including the optional ones; ScsiStopAdapter | READY; for a stop also FOUND, STARTED and STOPPED | counted in `callbacks` |
 //! | [`begin_find`](State::begin_find), [`begin_initialize`](State::begin_initialize), [`begin_passive`](State::begin_passive), [`begin_restart`](State::begin_restart) | HwFindAdapter, HwInitialize, HwPassiveInitialize, ScsiRestartAdapter | the phases from which they may begin | each has a phase of its own |
 //!
 //! The promises of the contexts follow from this table:
 //!
-//! - *HwFindAdapter is alone.* Its phase admits no other callback, and it begins only after
+//! - *HwFindAdapter is exclusive.* Its phase admits no other callback, and it begins only after
 //!   every counted or marked callback has left. For the callbacks that are neither counted nor
 //!   marked, see the assumption below.
-//! - *HwInitialize is alone.* The phase FOUND admits only ScsiStopAdapter, which opens no cell.
+//! - *HwInitialize is exclusive.* The phase FOUND admits only ScsiStopAdapter, which opens no cell.
 //!   The phase INITIALIZING admits no callback. No callback of an earlier life is left, because
-//!   HwFindAdapter was alone.
-//! - *HwPassiveInitialize and ScsiRestartAdapter are alone except for interrupt routines.* They
+//!   HwFindAdapter was exclusive.
+//! - *HwPassiveInitialize and ScsiRestartAdapter are exclusive except for interrupt routines.* They
 //!   open no cells of interrupt locks, and interrupt routines open no others.
 //!   ScsiRestartAdapter, too, begins only after every counted or marked callback has left.
 //! - *A DPC lock is taken only after StorPortInitializeDpc.* Only callbacks that READY admits
@@ -67,20 +67,20 @@ pub const MAX_DPCS: u8 = 32;
 
 /// No adapter was found. Zero, as Storport's memory is at first.
 const EMPTY: u8 = 0;
-/// HwFindAdapter runs, alone.
+/// HwFindAdapter runs exclusively.
 const FINDING: u8 = 1;
 /// An adapter was found. HwInitialize comes next.
 const FOUND: u8 = 2;
 /// The adapter was stopped. ScsiRestartAdapter or HwFindAdapter comes next.
 const STOPPED: u8 = 3;
-/// HwInitialize runs, alone.
+/// HwInitialize runs exclusively.
 const INITIALIZING: u8 = 4;
-/// ScsiRestartAdapter runs, alone except for interrupt routines, which this and all
+/// ScsiRestartAdapter runs exclusively, except for interrupt routines, which this and all
 /// higher phases admit.
 const RESTARTING: u8 = 5;
 /// HwInitialize succeeded. HwPassiveInitialize comes next.
 const STARTED: u8 = 6;
-/// HwPassiveInitialize runs, alone except for interrupt routines.
+/// HwPassiveInitialize runs exclusively, except for interrupt routines.
 const PASSIVE: u8 = 7;
 /// The adapter runs, and its DPC objects are initialised.
 const READY: u8 = 8;
@@ -122,7 +122,7 @@ pub struct State {
     /// One of the constants above.
     phase: AtomicU8,
     /// The number of counted callbacks that are running.
-    inside: AtomicU32,
+    callbacks: AtomicU32,
     /// The marks of the DPC objects: whether a run of the object is running.
     running: [AtomicBool; MAX_DPCS as usize],
     /// The number of the life. Each stop and each call of HwFindAdapter increments it.
@@ -188,7 +188,7 @@ impl State {
     #[inline]
     #[must_use]
     pub fn enter(&self) -> bool {
-        self.inside.fetch_add(1, Ordering::AcqRel);
+        self.callbacks.fetch_add(1, Ordering::AcqRel);
         let admitted = self.phase.load(Ordering::Acquire) == READY;
         if !admitted {
             self.leave();
@@ -199,7 +199,7 @@ impl State {
     /// Ends a callback that was admitted and counted.
     #[inline]
     pub fn leave(&self) {
-        self.inside.fetch_sub(1, Ordering::AcqRel);
+        self.callbacks.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Admits a run of DPC object `number`, if the adapter is ready.
@@ -208,12 +208,12 @@ impl State {
     #[must_use]
     pub fn enter_dpc(&self, number: u8) -> Option<DpcRun> {
         let run = match self.running.get(usize::from(number)) {
-            // AcqRel: this write and the write of `is_alone` to the mark have an order. If
-            // this one is first, `is_alone` finds the mark. If it is second, the load of the
-            // phase below sees the phase that was stored before `is_alone`.
+            // AcqRel: this write and the write of `is_exclusive` to the mark have an order. If
+            // this one is first, `is_exclusive` finds the mark. If it is second, the load of the
+            // phase below sees the phase that was stored before `is_exclusive`.
             Some(mark) if !mark.swap(true, Ordering::AcqRel) => DpcRun::Marked(number),
             _ => {
-                self.inside.fetch_add(1, Ordering::AcqRel);
+                self.callbacks.fetch_add(1, Ordering::AcqRel);
                 DpcRun::Counted
             }
         };
@@ -238,10 +238,10 @@ impl State {
     }
 
     /// Stops the adapter. Admits and counts ScsiStopAdapter, unless there is no adapter or a
-    /// callback runs that must be alone.
+    /// callback runs that must be exclusive.
     #[must_use]
     pub fn stop(&self) -> bool {
-        self.inside.fetch_add(1, Ordering::AcqRel);
+        self.callbacks.fetch_add(1, Ordering::AcqRel);
         let stopped = self.begin(&[STARTED, READY, STOPPED], STOPPED)
             // The adapter was never started, but its device may still run.
             || self.phase.load(Ordering::Acquire) == FOUND;
@@ -256,7 +256,7 @@ impl State {
     }
 
     /// Begins HwFindAdapter. The caller must then wait until
-    /// [`is_alone`](Self::is_alone) returns true.
+    /// [`is_exclusive`](Self::is_exclusive) returns true.
     #[must_use]
     pub fn begin_find(&self) -> bool {
         let begun = self.begin(&[EMPTY, FOUND, STOPPED, STARTED, READY], FINDING);
@@ -267,7 +267,7 @@ impl State {
         begun
     }
 
-    /// Resets the state before HwFindAdapter looks for an adapter. The caller is alone.
+    /// Resets the state before HwFindAdapter looks for an adapter. The caller is exclusive.
     pub fn reset(&self, dump: bool, message_locks: bool) {
         self.dump.store(dump, Ordering::Relaxed);
         self.message_locks.store(message_locks, Ordering::Relaxed);
@@ -289,7 +289,7 @@ impl State {
         self.phase.store(phase, Ordering::Release);
     }
 
-    /// Begins HwInitialize, alone.
+    /// Begins HwInitialize, exclusively.
     #[must_use]
     pub fn begin_initialize(&self) -> bool {
         self.begin(&[FOUND], INITIALIZING)
@@ -305,7 +305,7 @@ impl State {
         self.phase.store(phase, Ordering::Release);
     }
 
-    /// Begins HwPassiveInitialize, alone except for interrupt routines.
+    /// Begins HwPassiveInitialize exclusively, except for interrupt routines.
     #[must_use]
     pub fn begin_passive(&self) -> bool {
         self.begin(&[STARTED], PASSIVE)
@@ -319,7 +319,7 @@ impl State {
     }
 
     /// Begins ScsiRestartAdapter. The caller must then wait until
-    /// [`is_alone`](Self::is_alone) returns true.
+    /// [`is_exclusive`](Self::is_exclusive) returns true.
     #[must_use]
     pub fn begin_restart(&self) -> bool {
         self.begin(&[STOPPED], RESTARTING)
@@ -338,7 +338,7 @@ impl State {
     /// Whether no counted or marked callback is running. In a phase that admits no callback, this
     /// stays true.
     #[must_use]
-    pub fn is_alone(&self) -> bool {
+    pub fn is_exclusive(&self) -> bool {
         // Writes rather than loads: a callback that enters after them sees the phase that was
         // stored before them.
         let is_marked = |mark: &AtomicBool| {
@@ -348,7 +348,7 @@ impl State {
         };
         let objects = usize::from(self.initialized_dpcs());
         let marked = self.running.iter().take(objects).any(is_marked);
-        !marked && self.inside.fetch_add(0, Ordering::AcqRel) == 0
+        !marked && self.callbacks.fetch_add(0, Ordering::AcqRel) == 0
     }
 
     /// How many DPC objects may be marked: those that were initialised in any life.
@@ -422,7 +422,7 @@ impl State {
         self.message_locks.load(Ordering::Relaxed)
     }
 
-    /// Sets how many messages are connected. The caller is alone.
+    /// Sets how many messages are connected. The caller is exclusive.
     pub fn set_messages(&self, messages: u32) {
         self.messages.store(messages, Ordering::Relaxed);
         let locked = if self.has_message_locks() {
@@ -463,7 +463,7 @@ impl State {
         self.channels.store(channels, Ordering::Relaxed);
     }
 
-    /// Returns the number of an unused DPC object, which is used from now on. The caller is alone.
+    /// Returns the number of an unused DPC object, which is used from now on. The caller is exclusive.
     ///
     /// Returns `None` if there are no more objects, or if the next object was initialised as the
     /// other kind in an earlier life. It cannot be initialised again, because its DPC may still

@@ -114,7 +114,7 @@ fn each_phase_admits_its_callbacks_and_no_others() {
             );
             // Only these two are counted, and only if they are admitted.
             let counted = yes && ["stop", "callback"].contains(&name);
-            assert_eq!(state.is_alone(), !counted, "{name} in row {number}");
+            assert_eq!(state.is_exclusive(), !counted, "{name} in row {number}");
         }
     }
 }
@@ -160,14 +160,14 @@ fn a_running_dpc_of_any_object_excludes_a_restart() {
         assert!(matches!(first, DpcRun::Marked(marked) if marked == number));
         assert!(matches!(second, DpcRun::Counted));
         state.leave_dpc(second);
-        assert!(!state.is_alone(), "object {number} is marked");
+        assert!(!state.is_exclusive(), "object {number} is marked");
         state.leave_dpc(first);
-        assert!(state.is_alone(), "object {number} is not marked");
+        assert!(state.is_exclusive(), "object {number} is not marked");
     }
     assert_eq!(state.take_dpc(DpcKind::Ordinary), None);
     STOP(&state);
     assert!(state.enter_dpc(0).is_none());
-    assert!(state.is_alone());
+    assert!(state.is_exclusive());
 }
 
 #[test]

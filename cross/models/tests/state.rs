@@ -43,7 +43,7 @@ impl Data {
     }
 }
 
-/// A kind of callback that need not be alone.
+/// A kind of callback that need not be exclusive.
 #[derive(Clone, Copy)]
 enum Way {
     /// HwBuildIo or HwStartIo.
@@ -119,14 +119,14 @@ macro_rules! models {
                     if !self.state.begin_find() {
                         return false;
                     }
-                    let alone = self.state.is_alone();
-                    if alone {
+                    let exclusive = self.state.is_exclusive();
+                    if exclusive {
                         self.state.reset(false, false);
                         self.state.take_dpc(DpcKind::Ordinary).unwrap();
                         self.written[0].add();
                     }
-                    self.state.end_find(alone);
-                    alone
+                    self.state.end_find(exclusive);
+                    exclusive
                 }
 
                 /// HwInitialize, if the gate admits it.
@@ -170,14 +170,14 @@ macro_rules! models {
                     if !self.state.begin_restart() {
                         return false;
                     }
-                    let alone = self.state.is_alone();
-                    if alone {
+                    let exclusive = self.state.is_exclusive();
+                    if exclusive {
                         self.data.add();
                     }
-                    for _ in self.state.end_restart(alone) {
+                    for _ in self.state.end_restart(exclusive) {
                         self.begin_dpc();
                     }
-                    alone
+                    exclusive
                 }
 
                 fn issue(&self, issuer: usize) {
@@ -571,12 +571,12 @@ tests! {
         a_callback_is_counted_relaxed
         a_run_is_marked_relaxed
         a_run_leaves_relaxed
-        is_alone_only_reads_the_marks;
+        is_exclusive_only_reads_the_marks;
     a_restart_is_alone_despite_two_runs_of_a_dpc fails if
         a_second_run_shares_the_mark;
     hw_find_adapter_is_alone_with_the_adapter fails if
         a_callback_leaves_relaxed
-        is_alone_only_reads_the_count;
+        is_exclusive_only_reads_the_count;
     hw_find_adapter_is_alone_despite_a_late_stop fails if
         a_stop_is_not_counted;
     a_dpc_issued_before_a_stop_runs_once_and_not_during_the_restart fails if

@@ -102,12 +102,12 @@ impl Plugged {
         }
     }
 
-    /// Calls HwFindAdapter until it is alone, after `prepare`.
+    /// Calls HwFindAdapter until it is exclusive, after `prepare`.
     pub fn find(&self, prepare: impl FnOnce()) {
         let _sends = self.sends.write().expect("no panic");
         let _connected = self.connected.write().expect("no panic");
         prepare();
-        until("HwFindAdapter is alone", || self.adapter.find());
+        until("HwFindAdapter is exclusive", || self.adapter.find());
     }
 
     /// Calls `settle`, which waits until no request is outstanding, then ScsiStopAdapter and
@@ -119,8 +119,8 @@ impl Plugged {
         then();
     }
 
-    /// Restarts the adapter as soon as the restart is alone.
+    /// Restarts the adapter as soon as the restart is exclusive.
     pub fn restart(&self) {
-        until("a restart is alone", || self.adapter.restart());
+        until("a restart is exclusive", || self.adapter.restart());
     }
 }

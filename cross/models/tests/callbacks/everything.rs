@@ -31,18 +31,18 @@ const CHANGED: Changed = Changed::Target(Address {
 
 /// How many counted callbacks and requests are running. All accesses are relaxed, so that they do
 /// not order the memory accesses of threads.
-static INSIDE: AtomicUsize = AtomicUsize::new(0);
+static ADMITTED: AtomicUsize = AtomicUsize::new(0);
 /// How many interrupt routines are running.
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
-/// How many callbacks are running that must be alone except for interrupt routines.
-static ALONE: AtomicUsize = AtomicUsize::new(0);
+/// How many callbacks are running that must be exclusive except for interrupt routines.
+static EXCLUSIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// How many timers, work items and state changes have reached the miniport.
 pub static LATER: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether any callback is running.
-pub fn is_inside() -> bool {
-    count(&INSIDE) != 0
+pub fn any_runs() -> bool {
+    count(&ADMITTED) != 0
 }
 
 /// Counts a callback while it runs.
@@ -66,25 +66,33 @@ fn count(of: &AtomicUsize) -> usize {
     of.fetch_add(0, Ordering::Relaxed)
 }
 
-/// Counts a callback that may not run beside one that must be alone.
-fn inside() -> Count {
-    let inside = Count::new(&INSIDE);
-    assert_eq!(count(&ALONE), 0, "inside beside one that must be alone");
-    inside
+/// Counts a callback that may not run beside one that must be exclusive.
+fn admitted() -> Count {
+    let admitted = Count::new(&ADMITTED);
+    assert_eq!(
+        count(&EXCLUSIVE),
+        0,
+        "admitted beside one that must be exclusive"
+    );
+    admitted
 }
 
-/// Counts a callback that must be alone except for interrupt routines.
-fn alone() -> Count {
-    let alone = Count::new(&ALONE);
-    assert_eq!(count(&ALONE), 1, "two that must be alone");
-    assert_eq!(count(&INSIDE), 0, "alone beside one that is inside");
-    alone
+/// Counts a callback that must be exclusive except for interrupt routines.
+fn exclusive_but_for_interrupts() -> Count {
+    let running = Count::new(&EXCLUSIVE);
+    assert_eq!(count(&EXCLUSIVE), 1, "two that must be exclusive");
+    assert_eq!(count(&ADMITTED), 0, "exclusive beside one that is admitted");
+    running
 }
 
-/// Counts a callback that must be alone.
-fn quite_alone() -> Count {
-    assert_eq!(count(&INTERRUPTS), 0, "alone beside an interrupt routine");
-    alone()
+/// Counts a callback that must be exclusive.
+fn exclusive() -> Count {
+    assert_eq!(
+        count(&INTERRUPTS),
+        0,
+        "exclusive beside an interrupt routine"
+    );
+    exclusive_but_for_interrupts()
 }
 
 /// The state of an adapter.
@@ -222,7 +230,7 @@ where
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
     ) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
-        let _alone = quite_alone();
+        let _exclusive = exclusive();
         let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
         let requests = Requests {
             pair: Pair::default(),
@@ -245,7 +253,7 @@ where
     }
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
-        let _alone = quite_alone();
+        let _exclusive = exclusive();
         cx.optimize(&Performance {
             channels: 2,
             ..Performance::default()
@@ -266,7 +274,7 @@ where
         cx: &mut BuildIo<'_, 'a>,
         mut srb: Srb<'a>,
     ) -> Option<(Srb<'a>, Direction)> {
-        let _inside = inside();
+        let _admitted = admitted();
         adapter.lock_all(cx);
         ask!(adapter, cx);
         if srb.function() != Function::ExecuteScsi {
@@ -294,7 +302,7 @@ where
         srb: Srb<'a>,
         direction: Direction,
     ) {
-        let _inside = inside();
+        let _admitted = admitted();
         assert_eq!(direction, srb.direction());
         assert_eq!(cx.start_io_parameters(&srb).expect("it says").message, 1);
         match cx.channels() {
@@ -319,7 +327,7 @@ where
     }
 
     fn interrupt<'a>(adapter: &Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
-        let _inside = Count::new(&INTERRUPTS);
+        let _admitted = Count::new(&INTERRUPTS);
         assert_eq!(adapter.found, 7);
         adapter.interrupts.open(cx).up();
         for message in &adapter.messages {
@@ -330,7 +338,7 @@ where
     }
 
     fn dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
-        let _inside = inside();
+        let _admitted = admitted();
         adapter.lock_all(cx);
         let done = adapter.requests.with_at_dpc_level(cx, |requests| {
             requests.pair.up();
@@ -346,7 +354,7 @@ where
     }
 
     fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
-        let _inside = inside();
+        let _admitted = admitted();
         adapter.start_io.open(cx).up();
         adapter.lock_above_start_io(cx);
         let started = adapter
@@ -365,7 +373,7 @@ where
     }
 
     fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
-        let _alone = alone();
+        let _exclusive = exclusive_but_for_interrupts();
         adapter.start_io.open(cx).up();
         adapter.requests.open(cx).pair.up();
         adapter.threaded.open(cx).up();
@@ -389,7 +397,7 @@ macro_rules! callback {
 /// A callback in which Storport holds the StartIo lock.
 macro_rules! locked {
     ($adapter:ident, $cx:ident) => {
-        let _inside = inside();
+        let _admitted = admitted();
         LATER.fetch_add(1, Ordering::Relaxed);
         $adapter.start_io.open($cx).up();
         $adapter.lock_above_start_io($cx);
@@ -401,7 +409,7 @@ macro_rules! locked {
 /// A callback in which Storport holds no lock.
 macro_rules! unlocked {
     ($adapter:ident, $cx:ident) => {
-        let _inside = inside();
+        let _admitted = admitted();
         $adapter.lock_all($cx);
         ask!($adapter, $cx);
         let _ = $cx.queue_work::<Self>(7);
@@ -409,7 +417,7 @@ macro_rules! unlocked {
 }
 
 callback!(PassiveInitialize::passive_initialize(adapter, cx) -> bool {
-    let _alone = alone();
+    let _exclusive = exclusive_but_for_interrupts();
     adapter.start_io.open(cx).up();
     adapter.requests.open(cx).pair.up();
     adapter.threaded.open(cx).up();
@@ -420,7 +428,7 @@ callback!(PassiveInitialize::passive_initialize(adapter, cx) -> bool {
 });
 
 callback!(MessageInterrupt::message_interrupt(adapter, cx) -> Interrupted {
-    let _inside = Count::new(&INTERRUPTS);
+    let _admitted = Count::new(&INTERRUPTS);
     assert_eq!(adapter.found, 7);
     if let Some(interrupts) = adapter.interrupts.open_in(cx) {
         interrupts.up();
@@ -438,7 +446,7 @@ callback!(MessageInterrupt::message_interrupt(adapter, cx) -> Interrupted {
 });
 
 callback!(ThreadedDpc::threaded_dpc(adapter, cx) {
-    let _inside = inside();
+    let _admitted = admitted();
     adapter.lock_all(cx);
     let taken = adapter.threaded.with_in_threaded_dpc(cx, |pair| pair.up());
     taken.expect("the lock");
@@ -462,7 +470,7 @@ callback!(UnitPower::unit_power(adapter, cx) { unlocked!(adapter, cx); });
 callback!(Tracing::tracing(adapter, cx) { unlocked!(adapter, cx); });
 
 callback!(Work::work(adapter, cx) {
-    let _inside = inside();
+    let _admitted = admitted();
     LATER.fetch_add(1, Ordering::Relaxed);
     assert_eq!(cx.argument(), 7);
     adapter.lock_all(cx);
@@ -473,7 +481,7 @@ callback!(Work::work(adapter, cx) {
 });
 
 callback!(RegistryChange::registry_changed(adapter, cx) {
-    let _inside = inside();
+    let _admitted = admitted();
     assert_eq!(adapter.found, 7);
     ask!(adapter, cx);
     allocate!(cx);

@@ -19,7 +19,7 @@ use storport::callback::Registered;
 use wdk_sys::_SCSI_UNIT_CONTROL_TYPE as unit;
 
 use crate::{
-    everything::{Everything, LATER, is_inside},
+    everything::{Everything, LATER, any_runs},
     requests::scsi,
 };
 
@@ -233,7 +233,7 @@ fn late_callbacks_do_not_run_beside_the_next_hw_find_adapter() {
         adapter.tracing(true);
         thread::scope(|scope| {
             scope.spawn(|| callback(adapter));
-            until("the callback begins", is_inside);
+            until("the callback begins", any_runs);
             bench.stop(|| {});
             bench.find();
             assert!(adapter.initialize() && adapter.passive_initialize());

@@ -137,7 +137,7 @@ impl Bench {
         self.plugged.wait(CALLBACKS);
     }
 
-    /// Calls HwFindAdapter until it is alone. The disk keeps to the protocol meanwhile.
+    /// Calls HwFindAdapter until it is exclusive. The disk keeps to the protocol meanwhile.
     pub fn find(&self) {
         self.plugged.find(|| self.disk.allow_faults(false));
     }
