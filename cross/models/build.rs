@@ -212,6 +212,8 @@ fn main() -> io::Result<()> {
     for file in ["build.rs", SOURCE] {
         println!("cargo::rerun-if-changed={file}");
     }
+    println!("cargo::rerun-if-env-changed=FERROSTOR_MUTANT");
+    let is_mutant = env::var_os("FERROSTOR_MUTANT").is_some();
     let source = fs::read_to_string(SOURCE)?;
     let folder = env::var_os("OUT_DIR").map_or_else(PathBuf::new, PathBuf::from);
     let mut modules = String::new();
@@ -221,7 +223,8 @@ fn main() -> io::Result<()> {
         becomes,
     } in FAULTS
     {
-        if source.matches(line).count() != 1 {
+        // A mutant has another text. Then only the models of the crate's file are run.
+        if source.matches(line).count() != 1 && !is_mutant {
             return Err(io::Error::other(format!(
                 "{SOURCE} must contain this text exactly once; adapt FAULTS in build.rs: {line}"
             )));
