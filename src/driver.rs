@@ -280,18 +280,30 @@ impl Miniport for Ferrostor {
     }
 
     fn stop<'a>(adapter: &Adapter<'a>, cx: &mut Stop<'_, 'a>) {
-        // Another callback may be starting the device now. It reads this flag after the
-        // start, and begins a reset if it is set. So the last write to the device status is a
-        // reset in any case.
+        // Another callback may be starting the device now. It reads this flag after the start,
+        // and begins a reset if it is set.
         adapter.stopped.store(true, Ordering::SeqCst);
-        adapter.status.begin_reset();
         // Windows may free the adapter's memory after this, so the device gets time to stop
         // accessing it. This may run at DIRQL, so the time is short.
+        let mut is_reset = false;
         for _ in 0..RESET_POLLS {
-            if !adapter.starting.load(Ordering::SeqCst) && adapter.status.is_quiet() {
-                return;
+            // Writes between the reset and its confirmation would be a driver error
+            // (VIRTIO 1.3 §4.1.4.3.2).
+            if !adapter.starting.load(Ordering::SeqCst) {
+                if !is_reset {
+                    adapter.status.begin_reset();
+                    is_reset = true;
+                }
+                if adapter.status.is_quiet() {
+                    return;
+                }
             }
             cx.stall(RESET_PAUSE);
+        }
+        // A start that this callback has interrupted cannot end before this returns. It ends with
+        // another reset.
+        if !is_reset {
+            adapter.status.begin_reset();
         }
     }
 

@@ -493,5 +493,7 @@ extern "C" fn StorPortStallExecution(microseconds: ULONG) {
         "Storport: stall of more than 0.1 s (0xF1/0x2001)"
     );
     processor::current().device.go_on();
-    std::thread::yield_now();
+    for _ in 0..microseconds {
+        std::thread::yield_now();
+    }
 }
