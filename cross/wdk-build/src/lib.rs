@@ -17,6 +17,7 @@ mod import_libraries;
 mod kit;
 mod linker;
 mod load_config;
+mod values;
 
 use std::{env, fmt::Debug, path::PathBuf};
 
@@ -145,7 +146,10 @@ impl Config {
         &self,
         api_subsets: impl IntoIterator<Item = ApiSubset> + Debug,
     ) -> Result<String, ConfigError> {
-        let mut contents = String::new();
+        let mut contents = match env::var_os("WDKContentRoot") {
+            None => values::declarations()?,
+            Some(_) => String::new(),
+        };
         for api_subset in api_subsets {
             for header in self.headers(api_subset)? {
                 contents.push_str(&format!("#include \"{header}\"\n"));

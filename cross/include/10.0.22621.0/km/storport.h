@@ -3,157 +3,17 @@
 //
 // The comment before a declaration is its source: a page of the driver reference
 // (windows-driver-docs-ddi, wdk-ddi-src/content), or `table`: the table of the compiled
-// WDK 10.0.22621.0 (cross/abi/storport-wdk.json). A test compares every offset, size and value
-// with that table. The file was written from these facts. No part of the WDK is copied.
+// WDK 10.0.22621.0 (cross/abi/storport-wdk.json). A test compares every offset and size
+// with that table. The file was written from these facts. No part of the WDK is copied. The enums and
+// constants are made of the table (cross/wdk-build/src/values.rs).
 //
 // The WDK's inline functions, such as StorPortAcquireSpinLock, are not here, because
 // bindings cannot be made of them. They call StorPortNotification or
-// StorPortExtendedFunction with the codes below.
+// StorPortExtendedFunction.
 #pragma once
 
 #include <ntddk.h>
 #include <srb.h>
-
-// What HwFindAdapter returns (storport/nc-storport-hw_find_adapter).
-#define SP_RETURN_NOT_FOUND  0
-#define SP_RETURN_FOUND      1
-#define SP_RETURN_ERROR      2
-#define SP_RETURN_BAD_CONFIG 3
-
-// What StorPort functions return (StorPortExtendedFunction).
-#define STOR_STATUS_SUCCESS                0x00
-#define STOR_STATUS_UNSUCCESSFUL           0xC1000001
-#define STOR_STATUS_NOT_IMPLEMENTED        0xC1000002
-#define STOR_STATUS_INSUFFICIENT_RESOURCES 0xC1000003
-#define STOR_STATUS_INVALID_PARAMETER      0xC1000006
-#define STOR_STATUS_INVALID_DEVICE_REQUEST 0xC1000007
-#define STOR_STATUS_INVALID_IRQL           0xC1000008
-#define STOR_STATUS_INVALID_DEVICE_STATE   0xC1000009
-#define STOR_STATUS_BUSY                   0xC100000C
-
-// HW_INITIALIZATION_DATA and PORT_CONFIGURATION_INFORMATION: MapBuffers.
-#define STOR_MAP_NON_READ_WRITE_BUFFERS           2
-#define STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE 3
-
-// PORT_CONFIGURATION_INFORMATION: Dma64BitAddresses.
-#define SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED 0x02
-
-// PERF_CONFIGURATION_DATA: Version.
-#define STOR_PERF_VERSION_4 4
-
-// PERF_CONFIGURATION_DATA: Flags.
-#define STOR_PERF_DPC_REDIRECTION                        0x01
-#define STOR_PERF_CONCURRENT_CHANNELS                    0x02
-#define STOR_PERF_INTERRUPT_MESSAGE_RANGES               0x04
-#define STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO 0x10
-#define STOR_PERF_DPC_REDIRECTION_CURRENT_CPU            0x20
-
-// StorPortRegistryRead and StorPortRegistryWrite: Type.
-#define MINIPORT_REG_DWORD 4
-
-// storport/nc-storport-hw_state_change.
-#define STATE_CHANGE_LUN    0x01
-#define STATE_CHANGE_TARGET 0x02
-#define STATE_CHANGE_BUS    0x04
-
-// Versions of other structures.
-#define STOR_CURRENT_LOG_INTERFACE_REVISION 256
-
-// storport/ne-storport-_stor_spinlock
-typedef enum _STOR_SPINLOCK {
-    DpcLock = 1,
-    StartIoLock = 2,
-    InterruptLock = 3,
-    ThreadedDpcLock = 4,
-    DpcLevelLock = 5,
-} STOR_SPINLOCK;
-
-// table
-typedef enum _SCSI_NOTIFICATION_TYPE {
-    RequestComplete = 0,
-    ResetDetected = 3,
-    RequestTimerCall = 6,
-    BusChangeDetected = 7,
-    EnablePassiveInitialization = 4096,
-    InitializeDpc = 4097,
-    IssueDpc = 4098,
-    AcquireSpinLock = 4099,
-    ReleaseSpinLock = 4100,
-    StateChangeDetectedCall = 4101,
-    InitializeThreadedDpc = 4106,
-} SCSI_NOTIFICATION_TYPE, *PSCSI_NOTIFICATION_TYPE;
-
-// table
-typedef enum _STORPORT_FUNCTION_CODE {
-    ExtFunctionAllocatePool = 0,
-    ExtFunctionFreePool = 1,
-    ExtFunctionGetSystemAddress = 5,
-    ExtFunctionAcquireMSISpinLock = 11,
-    ExtFunctionReleaseMSISpinLock = 12,
-    ExtFunctionGetMessageInterruptInformation = 13,
-    ExtFunctionInitializePerformanceOptimizations = 14,
-    ExtFunctionGetStartIoPerformanceParameters = 15,
-    ExtFunctionLogSystemEvent = 16,
-    ExtFunctionGetCurrentProcessorNumber = 17,
-    ExtFunctionGetActiveGroupCount = 18,
-    ExtFunctionGetGroupAffinity = 19,
-    ExtFunctionInitializeWorker = 29,
-    ExtFunctionQueueWorkItem = 30,
-    ExtFunctionFreeWorker = 31,
-    ExtFunctionInitializeTimer = 32,
-    ExtFunctionRequestTimer = 33,
-    ExtFunctionFreeTimer = 34,
-    ExtFunctionQueryPerformanceCounter = 47,
-    ExtFunctionAcquireSpinLock = 93,
-    ExtFunctionGetCurrentIrql = 109,
-    ExtFunctionEnableRegistryKeyNotification = 118,
-} STORPORT_FUNCTION_CODE, *PSTORPORT_FUNCTION_CODE;
-
-// table
-typedef enum _STOR_SYNCHRONIZATION_MODEL {
-    StorSynchronizeFullDuplex = 1,
-} STOR_SYNCHRONIZATION_MODEL;
-
-// storport/ne-storport-_interrupt_synchronization_mode
-typedef enum _INTERRUPT_SYNCHRONIZATION_MODE {
-    InterruptSynchronizeAll = 1,
-    InterruptSynchronizePerMessage = 2,
-} INTERRUPT_SYNCHRONIZATION_MODE;
-
-// storport/ne-storport-scsi_adapter_control_type
-typedef enum _SCSI_ADAPTER_CONTROL_TYPE {
-    ScsiQuerySupportedControlTypes = 0,
-    ScsiStopAdapter = 1,
-    ScsiRestartAdapter = 2,
-    ScsiAdapterPower = 6,
-    ScsiAdapterSurpriseRemoval = 16,
-} SCSI_ADAPTER_CONTROL_TYPE, *PSCSI_ADAPTER_CONTROL_TYPE;
-
-// table
-typedef enum _SCSI_ADAPTER_CONTROL_STATUS {
-    ScsiAdapterControlSuccess = 0,
-    ScsiAdapterControlUnsuccessful = 1,
-} SCSI_ADAPTER_CONTROL_STATUS, *PSCSI_ADAPTER_CONTROL_STATUS;
-
-// storport/ne-storport-scsi_unit_control_type
-typedef enum _SCSI_UNIT_CONTROL_TYPE {
-    ScsiQuerySupportedUnitControlTypes = 0,
-    ScsiUnitStart = 2,
-    ScsiUnitPower = 3,
-    ScsiUnitRemove = 9,
-    ScsiUnitSurpriseRemoval = 10,
-} SCSI_UNIT_CONTROL_TYPE, *PSCSI_UNIT_CONTROL_TYPE;
-
-// table
-typedef enum _SCSI_UNIT_CONTROL_STATUS {
-    ScsiUnitControlSuccess = 0,
-    ScsiUnitControlUnsuccessful = 1,
-} SCSI_UNIT_CONTROL_STATUS, *PSCSI_UNIT_CONTROL_STATUS;
-
-// storport/ne-storport-_stor_event_association_enum
-typedef enum _STOR_EVENT_ASSOCIATION_ENUM {
-    StorEventAdapterAssociation = 0,
-} STOR_EVENT_ASSOCIATION_ENUM;
 
 typedef PHYSICAL_ADDRESS STOR_PHYSICAL_ADDRESS, *PSTOR_PHYSICAL_ADDRESS;
 

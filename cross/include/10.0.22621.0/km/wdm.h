@@ -15,22 +15,6 @@ typedef UCHAR KIRQL;
 #define APC_LEVEL      1
 #define DISPATCH_LEVEL 2
 
-// wdm/ne-wdm-_interface_type
-typedef enum _INTERFACE_TYPE {
-    PCIBus = 5,
-} INTERFACE_TYPE, *PINTERFACE_TYPE;
-
-// ntddk/ne-ntddk-_bus_data_type
-typedef enum _BUS_DATA_TYPE {
-    PCIConfiguration = 4,
-} BUS_DATA_TYPE, *PBUS_DATA_TYPE;
-
-// wdm/ne-wdm-_kinterrupt_mode
-typedef enum _KINTERRUPT_MODE {
-    LevelSensitive = 0,
-    Latched = 1,
-} KINTERRUPT_MODE;
-
 // wdm/ns-wdm-_device_description, members DmaWidth and DmaSpeed; the drivers use no value.
 typedef enum _DMA_WIDTH {
     Width8Bits,
