@@ -4,8 +4,8 @@
 // The comment before a declaration is its source: a page of the driver reference
 // (windows-driver-docs-ddi, wdk-ddi-src/content), or `table`: the table of the compiled
 // WDK 10.0.22621.0 (cross/abi/storport-wdk.json). A test compares every offset and size
-// with that table. The file was written from these facts. No part of the WDK is copied. The enums and
-// constants are made of the table (cross/wdk-build/src/values.rs).
+// with that table, of which `cross/wdk-build` makes the enums and constants. The file was written
+// from these facts. No part of the WDK is copied.
 //
 // The WDK's inline functions, such as StorPortAcquireSpinLock, are not here, because
 // bindings cannot be made of them. They call StorPortNotification or
