@@ -70,8 +70,9 @@
 //!
 //! # Cost
 //!
-//! A lock costs the two calls with their arguments, and a test before each: `Locked::locked_adapter`
-//! is the adapter's address, or null in a dump stack, where no lock is taken.
+//! A lock costs the two calls with their arguments, and a test before each:
+//! `Locked::locked_adapter` is the adapter's address, or null in a dump stack, where no lock is
+//! taken.
 #![expect(unsafe_code, reason = "a lock call opens the cell behind it")]
 
 use core::{
@@ -362,7 +363,8 @@ fn hold_spin_lock<R>(
     }
     let result = run();
     if let Some(adapter) = adapter.get() {
-        // SAFETY: The lock was acquired above, in this frame, because `LockedAdapter` never changes.
+        // SAFETY: The lock was acquired above, in this frame, because `LockedAdapter` never
+        // changes.
         // `run` has released every lock that it acquired, because only functions like this one
         // acquire locks.
         unsafe { port::release_spin_lock(adapter, handle) };

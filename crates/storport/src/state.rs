@@ -289,7 +289,7 @@ impl State {
         self.phase.store(phase, Ordering::Release);
     }
 
-    /// Begins HwInitialize, exclusively.
+    /// Begins HwInitialize, which is exclusive.
     #[must_use]
     pub fn begin_initialize(&self) -> bool {
         self.begin(&[FOUND], INITIALIZING)
@@ -305,7 +305,7 @@ impl State {
         self.phase.store(phase, Ordering::Release);
     }
 
-    /// Begins HwPassiveInitialize exclusively, except for interrupt routines.
+    /// Begins HwPassiveInitialize, which is exclusive except for interrupt routines.
     #[must_use]
     pub fn begin_passive(&self) -> bool {
         self.begin(&[STARTED], PASSIVE)
@@ -463,7 +463,8 @@ impl State {
         self.channels.store(channels, Ordering::Relaxed);
     }
 
-    /// Returns the number of an unused DPC object, which is used from now on. The caller is exclusive.
+    /// Returns the number of an unused DPC object, which is used from now on. The caller is
+    /// exclusive.
     ///
     /// Returns `None` if there are no more objects, or if the next object was initialised as the
     /// other kind in an earlier life. It cannot be initialised again, because its DPC may still
