@@ -4,9 +4,31 @@
 use std::{
     process::{Command, Output},
     sync::{Arc, OnceLock},
+    thread,
 };
 
 use crate::{Machine, MachineSettings};
+
+/// Judges the cases, each with its index, on this number of threads. Returns all that is wrong.
+pub fn on_threads<T: Sync>(
+    threads: usize,
+    cases: &[T],
+    judge: impl Fn(usize, &T) -> Vec<String> + Sync,
+) -> Vec<String> {
+    let judge_share = |first| {
+        let share = cases.iter().enumerate().skip(first).step_by(threads);
+        share.flat_map(|(index, case)| judge(index, case)).collect()
+    };
+    let wrong: Vec<Vec<String>> = thread::scope(|scope| {
+        let threads = (0..threads).map(|first| scope.spawn(move || judge_share(first)));
+        let threads: Vec<_> = threads.collect();
+        threads
+            .into_iter()
+            .map(|it| it.join().expect("no panic"))
+            .collect()
+    });
+    wrong.concat()
+}
 
 /// The environment variable that tells a test in a child process what to do.
 const ASKED: &str = "TESTBED_CHILD";

@@ -17,6 +17,7 @@ use std::{
     thread,
 };
 
+use testbed_machine::testing;
 use testbed_storport::report::RuleList;
 
 /// The options of every run: a short verify pass on two CPUs, and no workload.
@@ -187,22 +188,14 @@ impl Fixture {
 /// Judges the fixtures on a thread of each CPU, and fails with all that is wrong.
 fn each(judge: impl Fn(&Fixture) -> Result<(), String> + Sync) {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    let judge = |fixture| judge(fixture).map_err(|what| format!("{}: {what}", fixture.name));
-    let share = |first| FIXTURES.iter().skip(first).step_by(threads);
-    let judge_share = |first| share(first).filter_map(|it| judge(it).err()).collect();
-    let wrong: Vec<Vec<String>> = thread::scope(|scope| {
-        let threads = (0..threads).map(|first| scope.spawn(move || judge_share(first)));
-        let threads: Vec<_> = threads.collect();
-        threads
+    let wrong = testing::on_threads(threads, &FIXTURES, |_, fixture| {
+        let wrong = judge(fixture).err();
+        wrong
+            .map(|what| format!("{}: {what}", fixture.name))
             .into_iter()
-            .map(|it| it.join().expect("no panic"))
             .collect()
     });
-    assert!(
-        wrong.concat().is_empty(),
-        "\n{}\n",
-        wrong.concat().join("\n")
-    );
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
 /// A broken rule in a report: its name, the callback, and the driver's function at the reported

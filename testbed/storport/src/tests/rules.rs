@@ -929,23 +929,8 @@ fn judge(number: usize, case: &Case) -> Vec<String> {
 
 #[test]
 fn each_breach_breaks_its_rule_and_no_other_and_its_twin_none() {
-    const THREADS: usize = 4;
-    let cases = cases();
-    let judge_share = |first| {
-        let share = cases.iter().enumerate().skip(first).step_by(THREADS);
-        share
-            .flat_map(|(number, case)| judge(number, case))
-            .collect()
-    };
-    let wrong: Vec<Vec<String>> = thread::scope(|scope| {
-        let threads = (0..THREADS).map(|first| scope.spawn(move || judge_share(first)));
-        let threads: Vec<_> = threads.collect();
-        threads
-            .into_iter()
-            .map(|it| it.join().expect("no panic"))
-            .collect()
-    });
-    assert!(wrong.concat().is_empty(), "\n{}", wrong.concat().join("\n"));
+    let wrong = testing::on_threads(4, &cases(), judge);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
