@@ -27,11 +27,10 @@ use core::{num::NonZero, sync::atomic::Ordering};
 use storport::{Failure, StartedSrb};
 use virtio::{
     blk::CacheMode,
-    slots::SlotAllocator,
-    split_queue::RingFault,
+    queue::RingFault,
     transport::{
-        Device, Failed, Features, Health, Live, Notifier, Quiet, Removed, Reset, ResetPoll,
-        Resetting, RingPlacement,
+        Device, EnabledQueue, Failed, Features, Health, Live, Negotiated, Quiet, Removed, Reset,
+        ResetPoll, Resetting, RingPlacement,
     },
 };
 
@@ -39,13 +38,10 @@ use crate::{
     driver::Adapter,
     error::Error,
     events::Event,
-    io::{Admission, Queue},
+    io::{Admission, Queue, RequestQueue},
     registers::Window,
     report::{Report, bits, number, restart_text, text},
 };
-
-/// The number of the device's only queue that the driver uses.
-pub const QUEUE: u16 = 0;
 
 /// A time or a duration, in microseconds. Arithmetic with `core::time::Duration` can panic.
 pub type Microseconds = u64;
@@ -99,13 +95,41 @@ pub enum Stage<'a> {
     Taken,
 }
 
-/// The MSI-X vectors of the device.
+/// The messages (MSI-X vectors) of the device.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Vectors {
-    /// The message for used buffers. `None` if the device interrupts by its pin.
-    pub queue: Option<u16>,
-    /// The message for configuration changes. `None` if it has none of its own.
-    pub config: Option<u16>,
+pub struct Messages {
+    /// How many messages are connected. Without any the device interrupts by its pin.
+    connected: u16,
+    /// How many of the first messages are for the used buffers of a queue each.
+    queues: u16,
+}
+
+impl Messages {
+    /// Distributes the messages that are connected. Each queue that is used has a message of its
+    /// own, and the message after those is for configuration changes. With fewer messages fewer
+    /// queues are used, and at last there is no message for configuration changes.
+    pub fn distribute(connected: u16, queues: u16) -> Self {
+        Self {
+            connected,
+            queues: connected.saturating_sub(1).clamp(1, queues.max(1)),
+        }
+    }
+
+    /// The number of queues that are used, at least 1.
+    pub fn queues(self) -> u16 {
+        self.queues.max(1)
+    }
+
+    /// The message for the used buffers of a queue. `None` if the device interrupts by its pin.
+    fn of_queue(self, number: u16) -> Option<u16> {
+        (self.connected > 0).then_some(number)
+    }
+
+    /// The message for configuration changes. `None` if it has none of its own. The driver then
+    /// notices that the device asks for a reset when a request times out.
+    fn of_config(self) -> Option<u16> {
+        (self.connected > self.queues).then_some(self.queues)
+    }
 }
 
 /// Why [`Life::attend`] is called.
@@ -139,19 +163,18 @@ impl Actions {
     }
 }
 
-/// How a step of the life cycle opens the queue: under the queue's lock, or in a callback in
-/// which no other callback accesses it.
+/// How a step of the life cycle opens a queue: under the queue's lock, or in a callback in which
+/// no other callback accesses it.
 pub trait OpenQueue<'a> {
     /// Runs `run` with the open queue.
-    fn open<R>(&mut self, run: impl FnOnce(&mut Queue<'a>) -> R) -> R;
+    fn open<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R;
 }
 
 /// The life cycle of the device, under the StartIo lock.
 pub struct Life<'a> {
     stage: Stage<'a>,
     accepted: Features,
-    ring: RingPlacement,
-    vectors: Vectors,
+    messages: Messages,
     /// The times of the resets that the driver decided on itself, in ascending order.
     own_resets: [Option<Microseconds>; MAX_RESETS],
     /// How often the device was reset since it was found.
@@ -181,13 +204,12 @@ pub struct Life<'a> {
 
 impl<'a> Life<'a> {
     /// Makes the life cycle of a device that is reset or being reset. `accepted` is the features
-    /// that the driver will accept, and `ring` is the place of the queue's ring.
-    pub fn new(stage: Stage<'a>, accepted: Features, ring: RingPlacement) -> Self {
+    /// that the driver will accept.
+    pub fn new(stage: Stage<'a>, accepted: Features) -> Self {
         Self {
             stage,
             accepted,
-            ring,
-            vectors: Vectors::default(),
+            messages: Messages::default(),
             own_resets: [None; MAX_RESETS],
             resets: 0,
             failed_starts: 0,
@@ -210,11 +232,11 @@ impl<'a> Life<'a> {
     pub fn start(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &mut impl OpenQueue<'a>,
-        vectors: Vectors,
+        open: &mut impl OpenQueue<'a>,
+        messages: Messages,
     ) -> Result<(), Error> {
-        self.vectors = vectors;
-        match self.bring_up(adapter, queue) {
+        self.use_queues(adapter, messages);
+        match self.bring_up(adapter, open) {
             // No initiator has switched the write cache yet.
             None | Some(Ok(_)) => Ok(()),
             Some(Err(error)) => Err(error),
@@ -236,15 +258,26 @@ impl<'a> Life<'a> {
     }
 
     /// Begins a reset after a stop, at any stage. [`attend`](Self::attend) continues it.
-    pub fn restart(&mut self, queue: &mut impl OpenQueue<'a>, vectors: Vectors) {
-        self.vectors = vectors;
+    pub fn restart(
+        &mut self,
+        adapter: &Adapter<'a>,
+        open: &mut impl OpenQueue<'a>,
+        messages: Messages,
+    ) {
+        self.use_queues(adapter, messages);
         self.own_resets = [None; MAX_RESETS];
         self.failed_starts = 0;
         self.closed = None;
         // The clock may have started again from 0.
         self.clock = None;
         self.paused = None;
-        self.begin_reset(queue);
+        self.begin_reset(adapter, open);
+    }
+
+    /// Sets the messages, and so the queues that are used.
+    fn use_queues(&mut self, adapter: &Adapter<'a>, messages: Messages) {
+        self.messages = messages;
+        adapter.used.store(messages.queues(), Ordering::Relaxed);
     }
 
     /// Advances `now` by the time since the last step. If the clock fails or goes back, `now`
@@ -262,32 +295,36 @@ impl<'a> Life<'a> {
     pub fn attend(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &mut impl OpenQueue<'a>,
+        open: &mut impl OpenQueue<'a>,
         demand: Demand,
         clock: Option<Microseconds>,
     ) -> Actions {
         self.pass_time(clock, adapter.unclocked_step);
         let mut actions = Actions::default();
-        let (is_requested, fault, in_flight) = queue.open(|queue| {
-            let is_requested = queue.is_reset_requested();
-            if self.reset_request.is_none() {
-                self.reset_request = queue.take_reset_request();
-            }
-            (is_requested, queue.fault(), queue.in_flight())
-        });
+        let (mut is_requested, mut fault, mut in_flight) = (false, None, 0_u32);
+        for queue in adapter.queues.iter() {
+            open.open(queue, |queue| {
+                is_requested |= queue.is_reset_requested();
+                if self.reset_request.is_none() {
+                    self.reset_request = queue.take_reset_request();
+                }
+                fault = fault.or(queue.fault());
+                in_flight = in_flight.saturating_add(queue.in_flight().into());
+            });
+        }
         if let Stage::Live(device) = &self.stage {
             let is_wanted = is_requested || demand == Demand::Reset;
             let health = device.health();
             if self.needs_reset(health, fault, is_wanted, in_flight, &mut actions) {
-                queue.open(|queue| queue.admit(Admission::Wait));
+                admit_none(adapter, open);
                 self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
                     Stage::Live(device) => Stage::Stopping(device),
                     other => other,
                 };
             }
         }
-        self.advance(adapter, queue, &mut actions);
-        self.settle(adapter, queue, &mut actions);
+        self.advance(adapter, open, &mut actions);
+        self.settle(adapter, open, &mut actions);
         actions
     }
 
@@ -298,7 +335,7 @@ impl<'a> Life<'a> {
         health: Health,
         fault: Option<RingFault>,
         is_wanted: bool,
-        in_flight: u16,
+        in_flight: u32,
         actions: &mut Actions,
     ) -> bool {
         let own = match (health, fault) {
@@ -343,8 +380,8 @@ impl<'a> Life<'a> {
     }
 
     /// Begins a reset of the device, at any stage, and stops the submission of requests.
-    fn begin_reset(&mut self, queue: &mut impl OpenQueue<'a>) {
-        queue.open(|queue| queue.admit(Admission::Wait));
+    fn begin_reset(&mut self, adapter: &Adapter<'a>, open: &mut impl OpenQueue<'a>) {
+        admit_none(adapter, open);
         self.reset_at = self.now;
         self.start_at = 0;
         self.overdue = false;
@@ -362,25 +399,24 @@ impl<'a> Life<'a> {
     fn advance(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &mut impl OpenQueue<'a>,
+        open: &mut impl OpenQueue<'a>,
         actions: &mut Actions,
     ) {
         // A notification must not reach the device between the reset and DRIVER_OK (V13). No
         // other notification begins now, because the queue is not open to requests.
-        if matches!(self.stage, Stage::Stopping(_)) && queue.open(|_| adapter.notifying.is_empty())
-        {
-            self.begin_reset(queue);
+        if matches!(self.stage, Stage::Stopping(_)) && !is_notifying(adapter, open) {
+            self.begin_reset(adapter, open);
         }
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Resetting(device) => match device.poll() {
                 ResetPoll::Done(device) => {
                     self.overdue = false;
                     let failure = self.closed.unwrap_or(Failure::BusReset);
-                    fail_in_flight(queue, device.quiet(), &adapter.slots, failure);
+                    fail_in_flight(adapter, open, device.quiet(), failure);
                     Stage::Reset(device)
                 }
                 ResetPoll::Removed(device) => {
-                    fail_in_flight(queue, device.quiet(), &adapter.slots, Failure::NoDevice);
+                    fail_in_flight(adapter, open, device.quiet(), Failure::NoDevice);
                     self.closed = Some(Failure::NoDevice);
                     actions.report(Report::vanished());
                     Stage::Removed(device)
@@ -397,7 +433,7 @@ impl<'a> Life<'a> {
         if self.closed.is_some() || self.now < self.start_at {
             return;
         }
-        match self.bring_up(adapter, queue) {
+        match self.bring_up(adapter, open) {
             None => {}
             Some(Ok(report)) => {
                 self.failed_starts = 0;
@@ -405,7 +441,7 @@ impl<'a> Life<'a> {
                     actions.report(report);
                 }
             }
-            Some(Err(error)) => self.retry(queue, &error, actions),
+            Some(Err(error)) => self.retry(adapter, open, &error, actions),
         }
     }
 
@@ -419,13 +455,13 @@ impl<'a> Life<'a> {
     fn bring_up(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &mut impl OpenQueue<'a>,
+        open: &mut impl OpenQueue<'a>,
     ) -> Option<Result<Option<Report>, Error>> {
         if !matches!(self.stage, Stage::Reset(_)) {
             return None;
         }
         adapter.starting.store(true, Ordering::SeqCst);
-        let result = self.start_unless_stopped(adapter, queue);
+        let result = self.start_unless_stopped(adapter, open);
         adapter.starting.store(false, Ordering::SeqCst);
         result
     }
@@ -435,7 +471,7 @@ impl<'a> Life<'a> {
     fn start_unless_stopped(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &mut impl OpenQueue<'a>,
+        open: &mut impl OpenQueue<'a>,
     ) -> Option<Result<Option<Report>, Error>> {
         if adapter.stopped.load(Ordering::SeqCst) {
             return None;
@@ -443,8 +479,22 @@ impl<'a> Life<'a> {
         let Stage::Reset(device) = core::mem::replace(&mut self.stage, Stage::Taken) else {
             return None;
         };
-        let (stage, result) = match start_device(device, self.accepted, self.ring, self.vectors) {
-            Ok((device, notifier)) => open_queue(device, notifier, adapter, queue),
+        let messages = self.messages;
+        let started = start_device(device, self.accepted, |device| {
+            if let Some(message) = messages.of_config() {
+                // If it fails, the driver notices that the device asks for a reset when a request
+                // times out.
+                let _: Result<(), virtio::Error> = device.route_config(message);
+            }
+            for (number, queue) in (0..).zip(adapter.used_queues()) {
+                let ring = open.open(queue, |queue| queue.ring().placement());
+                let enabled = enable_queue(device, number, ring, messages.of_queue(number))?;
+                open.open(queue, |queue| queue.enabled = Some(enabled));
+            }
+            Ok(())
+        });
+        let (stage, result) = match started {
+            Ok(device) => open_queues(device, adapter, open),
             Err((device, error)) => (Stage::Resetting(device), Err(error)),
         };
         self.stage = stage;
@@ -453,10 +503,16 @@ impl<'a> Life<'a> {
 
     /// Resets a device whose start failed, and sets the time of its next start. Gives the device
     /// up after [`MAX_RESETS`] failed starts in a row.
-    fn retry(&mut self, queue: &mut impl OpenQueue<'a>, error: &Error, actions: &mut Actions) {
+    fn retry(
+        &mut self,
+        adapter: &Adapter<'a>,
+        open: &mut impl OpenQueue<'a>,
+        error: &Error,
+        actions: &mut Actions,
+    ) {
         let pause = FIRST_RETRY.saturating_mul(1_u64.wrapping_shl(self.failed_starts));
         self.failed_starts = self.failed_starts.saturating_add(1);
-        self.begin_reset(queue);
+        self.begin_reset(adapter, open);
         self.start_at = self.now.saturating_add(pause);
         if usize::try_from(self.failed_starts).is_ok_and(|failed| failed >= MAX_RESETS) {
             self.closed = Some(Failure::NoHba);
@@ -482,12 +538,14 @@ impl<'a> Life<'a> {
     fn settle(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &mut impl OpenQueue<'a>,
+        open: &mut impl OpenQueue<'a>,
         actions: &mut Actions,
     ) {
         let closed = self.closed.or(self.overdue.then_some(Failure::NoHba));
         if let Some(failure) = closed {
-            end_reset(queue, Admission::Closed(failure));
+            for queue in adapter.queues.iter() {
+                end_reset(queue, open, Admission::Closed(failure));
+            }
         }
         let is_live = matches!(self.stage, Stage::Live(_));
         let waits = !is_live && closed.is_none();
@@ -516,29 +574,48 @@ impl<'a> Life<'a> {
     }
 }
 
-/// Completes all requests in flight with `failure`, and empties the queue. `quiet` proves that
+/// Stops the submission of requests to all queues.
+fn admit_none<'a>(adapter: &Adapter<'a>, open: &mut impl OpenQueue<'a>) {
+    for queue in adapter.queues.iter() {
+        open.open(queue, |queue| queue.admit(Admission::Wait));
+    }
+}
+
+/// Whether a notification of any queue is being sent.
+fn is_notifying<'a>(adapter: &Adapter<'a>, open: &mut impl OpenQueue<'a>) -> bool {
+    let mut queues = adapter.queues.iter();
+    queues.any(|queue| open.open(queue, |_| !queue.notifying.is_empty()))
+}
+
+/// Completes all requests in flight with `failure`, and empties the queues. `quiet` proves that
 /// the device accesses no memory. Requests that are prepared become stale, which HwStartIo
 /// detects.
 fn fail_in_flight<'a>(
-    queue: &mut impl OpenQueue<'a>,
+    adapter: &Adapter<'a>,
+    open: &mut impl OpenQueue<'a>,
     quiet: Quiet<'_>,
-    slots: &SlotAllocator,
     failure: Failure,
 ) {
-    while let Some(srb) = queue.open(|queue| queue.reclaim(quiet, slots)) {
-        srb.fail(failure);
+    for queue in adapter.queues.iter() {
+        while let Some(srb) = open.open(queue, |open| open.reclaim(quiet, queue.slots)) {
+            srb.fail(failure);
+        }
     }
 }
 
 /// Ends the wait of requests for a reset: sets whether they are submitted from now on, and
 /// completes an initiator's second request for the reset. A request that comes later needs a
 /// reset of its own.
-fn end_reset<'a>(queue: &mut impl OpenQueue<'a>, admission: Admission<'a>) {
+fn end_reset<'a>(
+    queue: &RequestQueue<'a>,
+    open: &mut impl OpenQueue<'a>,
+    admission: Admission<'a>,
+) {
     let closed = match &admission {
         Admission::Closed(failure) => Some(*failure),
         _ => None,
     };
-    let second = queue.open(|queue| {
+    let second = open.open(queue, |queue| {
         queue.admit(admission);
         queue.take_reset_request()
     });
@@ -556,32 +633,35 @@ fn answer_reset_request(srb: StartedSrb<'_>, closed: Option<Failure>) {
     }
 }
 
-/// Opens the queue of a device that was just started to requests. Returns the new stage, and the
+/// Opens the queues of a device that was just started to requests. Returns the new stage, and the
 /// result of [`Life::bring_up`].
-fn open_queue<'a>(
+fn open_queues<'a>(
     device: Device<Window<'a>, Live>,
-    notifier: Notifier<Window<'a>>,
     adapter: &Adapter<'a>,
-    queue: &mut impl OpenQueue<'a>,
+    open: &mut impl OpenQueue<'a>,
 ) -> (Stage<'a>, Result<Option<Report>, Error>) {
-    // Nothing is in flight, so a device that follows the protocol has returned nothing.
-    if let Err(fault) = queue.open(|queue| queue.ring().rearm_interrupts()) {
-        let error = Error::Violation(fault);
-        return (Stage::Resetting(device.begin_reset()), Err(error));
+    for queue in adapter.used_queues() {
+        // Nothing is in flight, so a device that follows the protocol has returned nothing.
+        if let Err(fault) = open.open(queue, |queue| queue.ring().rearm_interrupts()) {
+            let error = Error::Violation(fault);
+            return (Stage::Resetting(device.begin_reset()), Err(error));
+        }
     }
     if adapter.stopped.load(Ordering::SeqCst) {
         // ScsiStopAdapter was called meanwhile. ScsiRestartAdapter continues from here.
         return (Stage::Resetting(device.begin_reset()), Ok(None));
     }
-    let cache_mode = CacheMode::new(&device);
-    let report = restore_cache_mode(adapter, cache_mode.as_ref());
-    end_reset(
-        queue,
-        Admission::Open {
-            notifier,
-            cache_mode,
-        },
-    );
+    let report = restore_cache_mode(adapter, CacheMode::new(&device).as_ref());
+    for queue in adapter.used_queues() {
+        // Each queue that is used was enabled.
+        if let Some(enabled) = open.open(queue, |queue| queue.enabled.take()) {
+            let admission = Admission::Open {
+                notifier: device.notifier(enabled),
+                cache_mode: CacheMode::new(&device),
+            };
+            end_reset(queue, open, admission);
+        }
+    }
     (Stage::Live(device), Ok(report))
 }
 
@@ -601,10 +681,8 @@ fn restore_cache_mode(
     Some(Report::cache_mode_unchanged(wanted))
 }
 
-/// A device that is live, and the notifier of its queue.
-type Started<'a> = (Device<Window<'a>, Live>, Notifier<Window<'a>>);
-
-/// Starts a device that has confirmed a reset: features, queue, vectors, DRIVER_OK.
+/// Starts a device that has confirmed a reset: features, queues, DRIVER_OK. `set_up` sets up the
+/// queues and the messages.
 ///
 /// # Errors
 /// Why a step failed, and the device, whose reset has begun.
@@ -615,9 +693,8 @@ type Started<'a> = (Device<Window<'a>, Live>, Notifier<Window<'a>>);
 pub fn start_device<'a>(
     device: Device<Window<'a>, Reset>,
     accepted: Features,
-    ring: RingPlacement,
-    vectors: Vectors,
-) -> Result<Started<'a>, (Device<Window<'a>, Resetting>, Error)> {
+    set_up: impl FnOnce(&mut Device<Window<'a>, Negotiated>) -> Result<(), virtio::Error>,
+) -> Result<Device<Window<'a>, Live>, (Device<Window<'a>, Resetting>, Error)> {
     let refused = |failed: Failed<Window<'a>>, offered| {
         let error = failed.error;
         let error = Error::Device { error, offered };
@@ -628,27 +705,25 @@ pub fn start_device<'a>(
     let mut device = device
         .accept(accepted.get())
         .map_err(|failed| refused(failed, offered))?;
+    if let Err(error) = set_up(&mut device) {
+        return Err((device.begin_reset(), Error::Device { error, offered }));
+    }
+    device.start().map_err(|failed| refused(failed, offered))
+}
 
-    let unusable = |error| Error::Device { error, offered };
-    let enabled = device
-        .find_queue(QUEUE, ring.size)
-        .map_err(unusable)
-        .and_then(|found| {
-            if let Some(vector) = vectors.config {
-                // If it fails, the driver notices that the device asks for a reset
-                // when a request times out.
-                let _: Result<(), virtio::Error> = device.route_config(vector);
-            }
-            if let Some(vector) = vectors.queue {
-                device.route_queue(&found, vector).map_err(unusable)?;
-            }
-            device.enable_queue(found, ring).map_err(unusable)
-        });
-    let enabled = match enabled {
-        Ok(enabled) => enabled,
-        Err(error) => return Err((device.begin_reset(), error)),
-    };
-    let device = device.start().map_err(|failed| refused(failed, offered))?;
-    let notifier = device.notifier(enabled);
-    Ok((device, notifier))
+/// Sets up queue `number` with its ring and its message.
+///
+/// # Errors
+/// Why the device does not have the queue.
+pub fn enable_queue(
+    device: &mut Device<Window<'_>, Negotiated>,
+    number: u16,
+    ring: RingPlacement,
+    message: Option<u16>,
+) -> Result<EnabledQueue, virtio::Error> {
+    let found = device.find_queue(number, ring.size)?;
+    if let Some(message) = message {
+        device.route_queue(&found, message)?;
+    }
+    device.enable_queue(found, ring)
 }

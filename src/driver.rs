@@ -1,37 +1,33 @@
 //! The miniport: Storport's callbacks for a virtio disk.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use scsi::Disk;
 use storport::{
-    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Guard, Held, Initialize, Interrupt,
-    Interrupted, MessageInterrupt, MessageLocks, Miniport, NotFound, PassiveInitialize,
-    Performance, Proves, ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop, StorStatus, Timer,
-    callback,
+    BuildIo, Configured, Dpc, DpcLocked, Exclusive, FindAdapter, Guard, Held, Initialize,
+    Interrupt, Interrupted, MAX_DPCS, MessageInterrupt, MessageLocks, Miniport, NotFound,
+    PassiveInitialize, Performance, Proves, ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop,
+    StorStatus, Timer, callback,
     level::{DpcHeld, StartIoHeld},
 };
 use virtio::{
-    blk::Requests,
-    slots::{MAX_SLOTS, SlotAllocator},
+    slots::{Slot, SlotAllocator},
     transport::{Isr, StatusRegister},
 };
 
 use crate::{
-    device::{Actions, Demand, Life, Microseconds, OpenQueue, Vectors},
+    device::{Actions, Demand, Life, Messages, Microseconds, OpenQueue},
     error::Error,
     events::Event,
-    io::{self, Drained, InFlight, Notifying, Queue, Request, ShortUsed},
+    io::{self, Drained, InFlight, Queue, Request, RequestQueue, ShortUsed},
     probe,
     registers::Window,
     report::Report,
 };
 
-/// The message for used buffers.
-const QUEUE_MESSAGE: u16 = 0;
-
-/// The message for configuration changes. The device sends it also when it asks for a reset.
-/// If only [`QUEUE_MESSAGE`] is connected, the driver notices that when a request times out.
-const CONFIG_MESSAGE: u16 = 1;
+/// The maximum number of queues. Each has a DPC object, and there is one more for
+/// [`Adapter::attention`].
+pub const MAX_QUEUES: u16 = (MAX_DPCS as u16).saturating_sub(1);
 
 /// The bit of the ISR status for a configuration change.
 const CONFIG_INTERRUPT: u8 = 1 << 1;
@@ -46,8 +42,12 @@ pub enum Ferrostor {}
 
 /// A virtio disk.
 pub struct Adapter<'a> {
-    /// The ring, and the requests in flight.
-    pub queue: DpcLocked<'a, Queue<'a>>,
+    /// The device's queues. DPC object *n* belongs to queue *n*.
+    pub queues: &'a [RequestQueue<'a>],
+    /// The first queue, which is always used.
+    pub first: &'a RequestQueue<'a>,
+    /// How many of the queues are used.
+    pub used: AtomicU16,
     /// A DPC object without data. Its DPC calls [`Life::attend`].
     pub attention: DpcLocked<'a, ()>,
     /// The device and its life cycle.
@@ -57,12 +57,6 @@ pub struct Adapter<'a> {
     /// The device status register. ScsiStopAdapter begins a reset with it, and polls it for a
     /// short time.
     pub status: StatusRegister<Window<'a>>,
-    /// Which slots are free.
-    pub slots: SlotAllocator,
-    /// The notifications that are being sent.
-    pub notifying: Notifying,
-    /// The shared memory of the slots, in which requests are prepared.
-    pub requests: Requests<'a>,
     /// The disk as initiators see it.
     pub disk: Disk,
     /// Counts requests whose used length is too short.
@@ -81,19 +75,57 @@ pub struct Adapter<'a> {
 }
 
 impl<'a> Adapter<'a> {
-    /// Runs `run` with the life cycle and the queue, in a callback in which no other callback
+    /// The queues that are used.
+    #[inline]
+    pub fn used_queues(&self) -> &'a [RequestQueue<'a>] {
+        let used = usize::from(self.used.load(Ordering::Relaxed));
+        self.queues.get(..used).unwrap_or_default()
+    }
+
+    /// Reserves a slot of the queue of this processor, or if that is full, of another queue.
+    pub fn reserve(&self, cx: &BuildIo<'_, 'a>) -> Option<(&'a RequestQueue<'a>, Slot)> {
+        let own = self.queue_of_processor(cx);
+        match own.slots.reserve() {
+            Some(slot) => Some((own, slot)),
+            None => self.reserve_elsewhere(),
+        }
+    }
+
+    /// The queue for requests of the current processor.
+    #[inline]
+    pub fn queue_of_processor(&self, cx: &BuildIo<'_, 'a>) -> &'a RequestQueue<'a> {
+        if self.used.load(Ordering::Relaxed) <= 1 {
+            return self.first;
+        }
+        let processor = cx.processor().map_or(0, |processor| {
+            // A group has up to 64 processors.
+            usize::from(processor.group)
+                .wrapping_mul(64)
+                .wrapping_add(processor.number.into())
+        });
+        let queues = self.used_queues();
+        let number = processor.checked_rem(queues.len()).unwrap_or(0);
+        queues.get(number).unwrap_or(self.first)
+    }
+
+    /// Reserves a slot of the first queue that has one.
+    #[cold]
+    pub fn reserve_elsewhere(&self) -> Option<(&'a RequestQueue<'a>, Slot)> {
+        let mut queues = self.used_queues().iter();
+        queues.find_map(|queue| Some((queue, queue.slots.reserve()?)))
+    }
+
+    /// Runs `run` with the life cycle and the right to open the queues, in a callback in which no other callback
     /// accesses them.
     fn exclusively<S, R>(
         &self,
         cx: &mut S,
-        run: impl FnOnce(&mut Life<'a>, &mut Exclusive<'_, 'a>) -> R,
+        run: impl FnOnce(&mut Life<'a>, &mut Exclusive<'a, DpcHeld>) -> R,
     ) -> R
     where
         S: Proves<'a, StartIoHeld> + Proves<'a, DpcHeld>,
     {
-        self.life.open_with(&self.queue, cx, |life, queue| {
-            run(life, &mut Exclusive(queue))
-        })
+        self.life.open_with(cx, run)
     }
 
     /// Makes the next step of the life cycle.
@@ -104,33 +136,21 @@ impl<'a> Adapter<'a> {
         clock: Option<Microseconds>,
     ) -> Actions {
         let (life, held) = life.split();
-        let queue = &mut Locking {
-            queue: &self.queue,
-            held,
-        };
-        life.attend(self, queue, demand, clock)
+        life.attend(self, held, demand, clock)
     }
 }
 
-/// The queue in a callback in which no other callback accesses it.
-struct Exclusive<'q, 'a>(&'q mut Queue<'a>);
-
-impl<'a> OpenQueue<'a> for Exclusive<'_, 'a> {
-    fn open<R>(&mut self, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
-        run(self.0)
+/// Queues in a callback in which no other callback accesses them.
+impl<'a> OpenQueue<'a> for Exclusive<'a, DpcHeld> {
+    fn open<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
+        run(queue.locked.open(self))
     }
 }
 
-/// The queue, which is opened under its lock.
-struct Locking<'q, 'a> {
-    queue: &'q DpcLocked<'a, Queue<'a>>,
-    /// The proof that the StartIo lock is held.
-    held: &'q mut Held<'a, StartIoHeld>,
-}
-
-impl<'a> OpenQueue<'a> for Locking<'_, 'a> {
-    fn open<R>(&mut self, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
-        self.queue.with(self.held, |queue| run(queue))
+/// Queues that are opened under their locks, while the StartIo lock is held.
+impl<'a> OpenQueue<'a> for Held<'a, StartIoHeld> {
+    fn open<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
+        queue.locked.with(self, |open| run(open))
     }
 }
 
@@ -164,14 +184,21 @@ macro_rules! carry_out {
     }};
 }
 
+/// The size of the tables for `queues` queues with `slots` slots in all.
+const fn table_bytes(queues: u16, slots: u16) -> usize {
+    let queue = size_of::<RequestQueue<'static>>().saturating_add(size_of::<SlotAllocator>());
+    let queues = (queues as usize).saturating_mul(queue);
+    (slots as usize)
+        .saturating_mul(size_of::<Option<InFlight<'static>>>())
+        .saturating_add(queues)
+}
+
 impl Miniport for Ferrostor {
     type Adapter<'a> = Adapter<'a>;
-    type Request<'a> = Request;
+    type Request<'a> = Request<'a>;
 
-    const TABLE_BYTES: usize =
-        (MAX_SLOTS as usize).saturating_mul(size_of::<Option<InFlight<'static>>>());
-    const DUMP_TABLE_BYTES: usize =
-        (probe::DUMP_SLOTS as usize).saturating_mul(size_of::<Option<InFlight<'static>>>());
+    const TABLE_BYTES: usize = table_bytes(MAX_QUEUES, probe::MOST_SLOTS);
+    const DUMP_TABLE_BYTES: usize = table_bytes(1, probe::DUMP_SLOTS);
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 
     // Not inlined: see `probe::find`.
@@ -205,7 +232,7 @@ impl Miniport for Ferrostor {
             return true;
         }
         let started = adapter.exclusively(cx, |life, queue| {
-            life.start(adapter, queue, Vectors::default())
+            life.start(adapter, queue, Messages::default())
         });
         // As in HwPassiveInitialize. The polls of a request continue the reset.
         matches!(started, Ok(()) | Err(Error::Violation(_)))
@@ -215,7 +242,7 @@ impl Miniport for Ferrostor {
         adapter: &Adapter<'a>,
         cx: &mut BuildIo<'_, 'a>,
         srb: Srb<'a>,
-    ) -> Option<(Srb<'a>, Request)> {
+    ) -> Option<(Srb<'a>, Request<'a>)> {
         io::build(adapter, cx, srb)
     }
 
@@ -223,7 +250,7 @@ impl Miniport for Ferrostor {
         adapter: &Adapter<'a>,
         cx: &mut StartIo<'_, 'a>,
         srb: Srb<'a>,
-        request: Request,
+        request: Request<'a>,
     ) {
         io::start(adapter, cx, srb, request);
     }
@@ -239,27 +266,33 @@ impl Miniport for Ferrostor {
         if status.bits() & CONFIG_INTERRUPT != 0 || cx.is_dump() {
             adapter.attention.issue(cx);
         }
-        adapter.queue.issue(cx);
+        for queue in adapter.used_queues() {
+            queue.locked.issue(cx);
+        }
         Interrupted::Ours
     }
 
     fn dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
-        let drained = io::drain(adapter, cx);
+        let Some(queue) = adapter.queues.get(cx.number().index()) else {
+            return attend_in_dpc(adapter, cx);
+        };
+        let drained = io::drain(adapter, queue, cx);
         if let Some(report) = adapter.short_used.take_report() {
             let _: Result<(), StorStatus> = cx.log_event(&report.event());
         }
-        if drained == Drained::More {
-            adapter.queue.issue(cx);
-        }
-        if drained == Drained::Faulty || cx.number() == adapter.attention.number() {
-            attend_in_dpc(adapter, cx);
+        match drained {
+            Drained::All => {}
+            Drained::More => queue.locked.issue(cx),
+            Drained::Faulty => attend_in_dpc(adapter, cx),
         }
     }
 
     fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
         // An interrupt may have been lost. So requests that the device has finished are
         // completed with their outcome first, and not failed by the reset.
-        let _: Drained = io::drain(adapter, cx);
+        for queue in adapter.queues.iter() {
+            let _: Drained = io::drain(adapter, queue, cx);
+        }
         let mut demand = Demand::Reset;
         for _ in 0..RESET_POLLS {
             let clock = cx.microseconds().ok();
@@ -268,7 +301,8 @@ impl Miniport for Ferrostor {
                 .with_held(cx, |life| adapter.attend(life, demand, clock));
             let waits = actions.timer.is_some();
             carry_out!(adapter, cx, actions);
-            if !waits || adapter.queue.with(cx, |queue| queue.in_flight()) == 0 {
+            let mut queues = adapter.queues.iter();
+            if !waits || queues.all(|queue| queue.locked.with(cx, |open| open.in_flight()) == 0) {
                 return true;
             }
             demand = Demand::Poll;
@@ -308,9 +342,9 @@ impl Miniport for Ferrostor {
     }
 
     fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
-        let vectors = vectors(|message| cx.has_message(message));
+        let messages = messages(adapter, |message| cx.has_message(message));
         adapter.stopped.store(false, Ordering::SeqCst);
-        adapter.exclusively(cx, |life, queue| life.restart(queue, vectors));
+        adapter.exclusively(cx, |life, queues| life.restart(adapter, queues, messages));
         // The DPC runs once the adapter is ready, and continues the reset. Until the device
         // is started, requests are completed as BUSY.
         adapter.attention.issue(cx);
@@ -329,19 +363,18 @@ fn attend_in_dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
     carry_out!(adapter, cx, actions);
 }
 
-/// Returns the vectors of the messages that are connected.
-fn vectors(has_message: impl Fn(u32) -> bool) -> Vectors {
-    let vector = |message: u16| has_message(message.into()).then_some(message);
-    Vectors {
-        queue: vector(QUEUE_MESSAGE),
-        config: vector(CONFIG_MESSAGE),
-    }
+/// Distributes the messages that are connected, which are the first ones.
+fn messages(adapter: &Adapter<'_>, has_message: impl Fn(u32) -> bool) -> Messages {
+    let queues = u16::try_from(adapter.queues.len()).unwrap_or(MAX_QUEUES);
+    let connected = (0..=queues).take_while(|message| has_message((*message).into()));
+    let connected = u16::try_from(connected.count()).unwrap_or(u16::MAX);
+    Messages::distribute(connected, queues)
 }
 
 impl callback::PassiveInitialize for Ferrostor {
     fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
-        let vectors = vectors(|message| cx.has_message(message));
-        match adapter.exclusively(cx, |life, queue| life.start(adapter, queue, vectors)) {
+        let messages = messages(adapter, |message| cx.has_message(message));
+        match adapter.exclusively(cx, |life, queues| life.start(adapter, queues, messages)) {
             Ok(()) => {}
             // A single protocol violation is no reason to go without the disk.
             Err(Error::Violation(fault)) => {
@@ -379,10 +412,10 @@ impl callback::MessageInterrupt for Ferrostor {
         adapter: &Adapter<'a>,
         cx: &mut MessageInterrupt<'_, 'a>,
     ) -> Interrupted {
-        if cx.message() == u32::from(QUEUE_MESSAGE) {
-            adapter.queue.issue(cx);
-        } else {
-            adapter.attention.issue(cx);
+        let message = usize::try_from(cx.message()).unwrap_or(usize::MAX);
+        match adapter.used_queues().get(message) {
+            Some(queue) => queue.locked.issue(cx),
+            None => adapter.attention.issue(cx),
         }
         Interrupted::Ours
     }

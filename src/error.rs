@@ -1,6 +1,6 @@
 //! Why the driver cannot use or start a device.
 
-use virtio::{split_queue::RingFault, transport::ResetFailure};
+use virtio::{queue::RingFault, transport::ResetFailure};
 
 /// Why the driver cannot use or start a device.
 #[derive(Clone, Copy, Debug)]

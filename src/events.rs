@@ -123,12 +123,6 @@ events! {
         cause: "The device implements the legacy interface only, behind modern capabilities.",
         remedy: "Use a modern or a transitional virtio-blk device.",
     }
-    /// %2: the feature's name. %3: features offered.
-    1007 Error FeatureMissing {
-        text: "%1 cannot start: the device does not offer %2, which the driver needs (features offered: %3).",
-        cause: "The feature is turned off for this device, or the hypervisor does not have it.",
-        remedy: "Turn the feature on in the device's options, or use a hypervisor that offers it.",
-    }
     /// %2: features chosen. %3: features offered.
     1008 Error FeaturesRefused {
         text: "%1 cannot start: the device does not accept the features %2 (features offered: %3).",

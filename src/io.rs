@@ -12,15 +12,15 @@ use scsi::{
     block::{CachePolicy, Extent},
 };
 use storport::{
-    Address, BuildIo, DataError, Direction, Element, Failure, Function, Scope, Srb, StartIo,
-    StartedSrb, StorStatus, Table,
+    Address, BuildIo, DataError, Direction, DpcLocked, Element, Failure, Function, Scope, Srb,
+    StartIo, StartedSrb, StorStatus, Table,
     level::{self, Below},
 };
 use virtio::{
-    blk::{CacheMode, RequestError, Segment},
+    blk::{CacheMode, RequestError, Requests, Segment},
+    queue::{NotPublished, Rejection, RingFault, Used, VirtQueue},
     slots::{Prepared, Slot, SlotAllocator},
-    split_queue::{NotPublished, Rejection, RingFault, SplitQueue, Used},
-    transport::{Notifier, Quiet},
+    transport::{EnabledQueue, Notifier, Quiet},
 };
 
 use crate::{
@@ -43,9 +43,11 @@ const TURNS: usize = (virtio::slots::MAX_SLOTS as usize) / BATCH;
 const LONGEST_REPLY: usize = 256;
 
 /// What HwBuildIo passes to HwStartIo.
-pub enum Request {
+pub enum Request<'a> {
     /// A request for the device.
     Device {
+        /// The queue that it is for.
+        queue: &'a RequestQueue<'a>,
         /// The request in its slot. It becomes stale if a reset or `complete_without_slot` frees
         /// the slot.
         prepared: Prepared,
@@ -78,9 +80,23 @@ struct Completion<'a> {
     outcome: Result<(), RequestError>,
 }
 
+/// One of the device's queues, and the memory of its requests.
+pub struct RequestQueue<'a> {
+    /// The ring, and the requests in flight.
+    pub locked: DpcLocked<'a, Queue<'a>>,
+    /// Which slots are free.
+    pub slots: &'a SlotAllocator,
+    /// The notifications that are being sent.
+    pub notifying: Notifying,
+    /// The shared memory of the slots, in which requests are prepared.
+    pub requests: Requests<'a>,
+}
+
 /// The data under the queue's lock: the ring, and whether it takes requests.
 pub struct Queue<'a> {
-    ring: SplitQueue<'a, InFlightTable<'a>>,
+    ring: VirtQueue<'a, InFlightTable<'a>>,
+    /// The queue as the device knows it, from its setup to the start of the device.
+    pub enabled: Option<EnabledQueue>,
     admission: Admission<'a>,
     /// An initiator's request to reset the device, until [`Life`](crate::device::Life) takes
     /// it.
@@ -123,16 +139,17 @@ pub enum Drained {
 
 impl<'a> Queue<'a> {
     /// Makes a queue for a device that is not started yet.
-    pub fn new(ring: SplitQueue<'a, InFlightTable<'a>>) -> Self {
+    pub fn new(ring: VirtQueue<'a, InFlightTable<'a>>) -> Self {
         Self {
             ring,
+            enabled: None,
             admission: Admission::Wait,
             reset: None,
         }
     }
 
     /// The ring, for the start of the device.
-    pub fn ring(&mut self) -> &mut SplitQueue<'a, InFlightTable<'a>> {
+    pub fn ring(&mut self) -> &mut VirtQueue<'a, InFlightTable<'a>> {
         &mut self.ring
     }
 
@@ -172,7 +189,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Takes the next request in flight out of the queue. Once there is none, empties the queue:
-    /// see [`SplitQueue::reclaim`].
+    /// see [`VirtQueue::reclaim`].
     pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator) -> Option<StartedSrb<'a>> {
         let InFlight { srb, .. } = self.ring.reclaim(quiet, slots)?;
         Some(srb)
@@ -247,7 +264,7 @@ pub fn build<'a>(
     adapter: &Adapter<'a>,
     cx: &mut BuildIo<'_, 'a>,
     srb: Srb<'a>,
-) -> Option<(Srb<'a>, Request)> {
+) -> Option<(Srb<'a>, Request<'a>)> {
     let function = srb.function();
     if function != Function::ExecuteScsi {
         return build_control(adapter, cx, srb, function);
@@ -279,27 +296,65 @@ fn transfer<'a>(
     srb: Srb<'a>,
     op: MediaOp,
     extent: Extent,
-) -> Option<(Srb<'a>, Request)> {
-    let (slots, requests) = (&adapter.slots, &adapter.requests);
+) -> Option<(Srb<'a>, Request<'a>)> {
     if !direction_fits(&srb, op.direction()) {
         return fail(srb, Failure::InvalidRequest);
     }
+    let queue = adapter.queue_of_processor(cx);
+    match queue.slots.reserve() {
+        Some(slot) => transfer_in(queue, slot, cx, srb, op, extent),
+        None => transfer_elsewhere(adapter, cx, srb, op, extent),
+    }
+}
+
+/// Prepares a read or a write in another queue, because the queue of this processor is full.
+#[cold]
+#[inline(never)]
+fn transfer_elsewhere<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+    op: MediaOp,
+    extent: Extent,
+) -> Option<(Srb<'a>, Request<'a>)> {
+    match adapter.reserve_elsewhere() {
+        Some((queue, slot)) => transfer_in(queue, slot, cx, srb, op, extent),
+        None => without_slot(srb),
+    }
+}
+
+/// Prepares a read or a write in a slot of `queue`.
+#[inline(always)]
+fn transfer_in<'a>(
+    queue: &'a RequestQueue<'a>,
+    slot: Slot,
+    cx: &mut BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+    op: MediaOp,
+    extent: Extent,
+) -> Option<(Srb<'a>, Request<'a>)> {
     let Some(list) = cx.scatter_gather(&srb) else {
+        release(queue, cx, slot);
         return fail(srb, Failure::InvalidRequest);
     };
-    let Some(slot) = slots.reserve() else {
-        return without_slot(srb);
-    };
+    let (slots, requests) = (queue.slots, &queue.requests);
     let elements = list.elements();
     let prepared = match op {
         MediaOp::Read(_) => requests.read(slots, slot, extent, elements, segment),
         _ => requests.write(slots, slot, extent, elements, segment),
     };
     match prepared {
-        Ok(prepared) => Some((srb, Request::Device { prepared, op })),
+        Ok(prepared) => Some((
+            srb,
+            Request::Device {
+                queue,
+                prepared,
+                op,
+            },
+        )),
         Err(refused) => {
             // The data does not fit the CDB, or exceeds the limits that Storport knows.
-            release(adapter, cx, refused.slot);
+            release(queue, cx, refused.slot);
             fail(srb, Failure::InvalidRequest)
         }
     }
@@ -313,14 +368,30 @@ fn flush<'a>(
     cx: &mut BuildIo<'_, 'a>,
     srb: Srb<'a>,
     op: MediaOp,
-) -> Option<(Srb<'a>, Request)> {
-    let Some(slot) = adapter.slots.reserve() else {
+) -> Option<(Srb<'a>, Request<'a>)> {
+    let reserved = match op {
+        // The first queue's lock excludes another switch.
+        MediaOp::SwitchCache(_) => adapter
+            .first
+            .slots
+            .reserve()
+            .map(|slot| (adapter.first, slot)),
+        _ => adapter.reserve(cx),
+    };
+    let Some((queue, slot)) = reserved else {
         return without_slot(srb);
     };
-    match adapter.requests.flush(&adapter.slots, slot) {
-        Ok(prepared) => Some((srb, Request::Device { prepared, op })),
+    match queue.requests.flush(queue.slots, slot) {
+        Ok(prepared) => Some((
+            srb,
+            Request::Device {
+                queue,
+                prepared,
+                op,
+            },
+        )),
         Err(refused) => {
-            release(adapter, cx, refused.slot);
+            release(queue, cx, refused.slot);
             fail(srb, Failure::InvalidRequest)
         }
     }
@@ -349,10 +420,10 @@ fn direction_fits(srb: &Srb<'_>, direction: scsi::Direction) -> bool {
 
 /// Releases a slot for which no request was prepared, under the queue's lock.
 #[cold]
-fn release<'a>(adapter: &Adapter<'a>, cx: &mut BuildIo<'_, 'a>, slot: Slot) {
-    adapter
-        .queue
-        .with(cx, |queue| queue.ring.release(&adapter.slots, slot));
+fn release<'a>(queue: &RequestQueue<'a>, cx: &mut BuildIo<'_, 'a>, slot: Slot) {
+    queue
+        .locked
+        .with(cx, |open| open.ring.release(queue.slots, slot));
 }
 
 /// Answers a command with data that needs no device.
@@ -361,7 +432,7 @@ fn answer<'a>(
     cx: &BuildIo<'_, 'a>,
     mut srb: Srb<'a>,
     reply: Reply<'_>,
-) -> Option<(Srb<'a>, Request)> {
+) -> Option<(Srb<'a>, Request<'a>)> {
     let mut bytes = [0; LONGEST_REPLY];
     let length = reply.write_to(&mut bytes);
     let bytes = bytes.get(..length).unwrap_or_default();
@@ -381,7 +452,7 @@ fn answer<'a>(
 
 /// Completes a command without data.
 #[cold]
-fn succeed<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
+fn succeed<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request<'a>)> {
     srb.succeed(0);
     None
 }
@@ -394,7 +465,7 @@ fn select_mode<'a>(
     cx: &mut BuildIo<'_, 'a>,
     mut srb: Srb<'a>,
     select: ModeSelect,
-) -> Option<(Srb<'a>, Request)> {
+) -> Option<(Srb<'a>, Request<'a>)> {
     if !direction_fits(&srb, scsi::Direction::DataOut) {
         return fail(srb, Failure::InvalidRequest);
     }
@@ -423,7 +494,7 @@ fn build_control<'a>(
     cx: &mut BuildIo<'_, 'a>,
     srb: Srb<'a>,
     function: Function,
-) -> Option<(Srb<'a>, Request)> {
+) -> Option<(Srb<'a>, Request<'a>)> {
     if let Some(failure) = absent_unit(function, srb.address()) {
         return fail(srb, failure);
     }
@@ -468,7 +539,7 @@ fn absent_unit(function: Function, address: Address) -> Option<Failure> {
 
 /// Fails a request in HwBuildIo.
 #[cold]
-fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request)> {
+fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request<'a>)> {
     srb.fail(failure);
     None
 }
@@ -476,13 +547,13 @@ fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request)> {
 /// Passes a request for which no slot is free to HwStartIo.
 #[cold]
 #[inline(never)]
-fn without_slot<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
+fn without_slot<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request<'a>)> {
     Some((srb, Request::NoSlot))
 }
 
 /// Completes a command with CHECK CONDITION in HwBuildIo.
 #[cold]
-fn refuse<'a>(srb: Srb<'a>, sense: Sense) -> Option<(Srb<'a>, Request)> {
+fn refuse<'a>(srb: Srb<'a>, sense: Sense) -> Option<(Srb<'a>, Request<'a>)> {
     check_condition(srb, sense);
     None
 }
@@ -499,13 +570,23 @@ fn fail_unreachable(srb: Srb<'_>, error: DataError) {
 
 /// HwStartIo: submits a request to the device.
 #[inline]
-pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, request: Request) {
-    let Request::Device { prepared, op } = request else {
+pub fn start<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut StartIo<'_, 'a>,
+    srb: Srb<'a>,
+    request: Request<'a>,
+) {
+    let Request::Device {
+        queue,
+        prepared,
+        op,
+    } = request
+    else {
         return start_other(adapter, cx, srb, request);
     };
-    let submitted = adapter
-        .queue
-        .with(cx, |queue| queue.submit(adapter, prepared, srb, op));
+    let submitted = queue
+        .locked
+        .with(cx, |open| open.submit(adapter, queue, prepared, srb, op));
     match submitted {
         Ok(Some(notification)) => notification.send(),
         Ok(None) => {}
@@ -521,21 +602,22 @@ impl<'a> Queue<'a> {
     #[inline]
     fn submit<'n>(
         &mut self,
-        adapter: &'n Adapter<'a>,
+        adapter: &Adapter<'a>,
+        queue: &'n RequestQueue<'a>,
         prepared: Prepared,
         srb: Srb<'a>,
         op: MediaOp,
     ) -> Result<Option<Notification<'n, 'a>>, (Srb<'a>, Answer)> {
         if let Err(answer) = self.check(adapter, op) {
-            self.ring.cancel(&adapter.slots, prepared);
+            self.ring.cancel(queue.slots, prepared);
             return Err((srb, answer));
         }
         let start = |srb: Srb<'a>| InFlight {
             srb: srb.started(),
             op,
         };
-        match self.ring.publish(&adapter.slots, prepared, srb, start) {
-            Ok(()) => Ok(self.notification(&adapter.notifying)),
+        match self.ring.publish(queue.slots, prepared, srb, start) {
+            Ok(()) => Ok(self.notification(&queue.notifying)),
             Err(NotPublished { given, reason }) => Err((
                 given,
                 match reason {
@@ -601,7 +683,7 @@ fn start_other<'a>(
     adapter: &Adapter<'a>,
     cx: &mut StartIo<'_, 'a>,
     srb: Srb<'a>,
-    request: Request,
+    request: Request<'a>,
 ) {
     match request {
         Request::NoSlot => complete_without_slot(adapter, cx, srb),
@@ -613,18 +695,20 @@ fn start_other<'a>(
 /// Completes a request for which no slot is free: as BUSY, so that Storport sends it again later,
 /// or as failed if the queue is closed.
 fn complete_without_slot<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
-    let closed = adapter.queue.with(cx, |queue| {
-        // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
-        // Once nothing is in flight, no completion frees a slot, so they are freed here. A
-        // request that Storport starts after all is completed as BUSY then.
-        if queue.in_flight() == 0 {
-            queue.ring.discard_prepared(&adapter.slots);
-        }
-        match queue.admission {
-            Admission::Closed(failure) => Some(failure),
-            _ => None,
-        }
-    });
+    let mut closed = None;
+    for queue in adapter.queues.iter() {
+        queue.locked.with(cx, |open| {
+            // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
+            // Once nothing is in flight, no completion frees a slot, so they are freed here. A
+            // request that Storport starts after all is completed as BUSY then.
+            if open.in_flight() == 0 {
+                open.ring.discard_prepared(queue.slots);
+            }
+            if let Admission::Closed(failure) = open.admission {
+                closed = Some(failure);
+            }
+        });
+    }
     adapter.attention.issue(cx);
     match closed {
         Some(failure) => srb.fail(failure),
@@ -635,7 +719,8 @@ fn complete_without_slot<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, sr
 /// Stores a request to reset the device, and issues the DPC that begins the reset. Completes
 /// the request as BUSY if another is stored already.
 fn start_reset<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
-    let second = adapter.queue.with(cx, |queue| queue.request_reset(srb));
+    let queue = adapter.first;
+    let second = queue.locked.with(cx, |open| open.request_reset(srb));
     if let Some(srb) = second {
         return srb.busy();
     }
@@ -714,19 +799,19 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Completes the requests that the device has finished. Holds the queue's lock while it takes
+/// Completes the requests of a queue that the device has finished. Holds the queue's lock while it takes
 /// them off the used ring, and not while it completes them.
 #[inline]
-pub fn drain<'a, S>(adapter: &Adapter<'a>, cx: &mut S) -> Drained
+pub fn drain<'a, S>(adapter: &Adapter<'a>, queue: &RequestQueue<'a>, cx: &mut S) -> Drained
 where
     S: Scope<'a>,
     S::Level: Below<level::DpcHeld>,
 {
     for _ in 0..TURNS {
         let mut batch = Batch::default();
-        let (drained, notification) = adapter
-            .queue
-            .with(cx, |queue| queue.take_used(adapter, &mut batch));
+        let (drained, notification) = queue
+            .locked
+            .with(cx, |open| open.take_used(adapter, queue, &mut batch));
         if let Some(notification) = notification {
             notification.send();
         }
@@ -744,13 +829,14 @@ impl<'a> Queue<'a> {
     #[inline(always)]
     fn take_used<'n>(
         &mut self,
-        adapter: &'n Adapter<'a>,
+        adapter: &Adapter<'a>,
+        queue: &'n RequestQueue<'a>,
         batch: &mut Batch<'a>,
     ) -> (Drained, Option<Notification<'n, 'a>>) {
         let mut flushes = false;
-        let drained = self.take_batch(adapter, batch, &mut flushes);
+        let drained = self.take_batch(adapter, queue, batch, &mut flushes);
         let notification = if flushes {
-            self.notification(&adapter.notifying)
+            self.notification(&queue.notifying)
         } else {
             None
         };
@@ -762,13 +848,14 @@ impl<'a> Queue<'a> {
     fn take_batch(
         &mut self,
         adapter: &Adapter<'a>,
+        queue: &RequestQueue<'a>,
         batch: &mut Batch<'a>,
         flushes: &mut bool,
     ) -> Drained {
         for _ in 0..BATCH {
             match self.ring.pop_used() {
                 Ok(Some(used)) => {
-                    if let Some(completion) = self.take_one(adapter, used, flushes) {
+                    if let Some(completion) = self.take_one(adapter, queue, used, flushes) {
                         batch.push(completion);
                     }
                 }
@@ -791,10 +878,11 @@ impl<'a> Queue<'a> {
     fn take_one(
         &mut self,
         adapter: &Adapter<'a>,
+        queue: &RequestQueue<'a>,
         used: Used<InFlight<'a>>,
         flushes: &mut bool,
     ) -> Option<Completion<'a>> {
-        let outcome = adapter.requests.outcome(&used.slot);
+        let outcome = queue.requests.outcome(&used.slot);
         if outcome == Err(RequestError::NoStatus) {
             // The device returned the request before it finished it. The next `pop_used`
             // returns the fault.
@@ -808,9 +896,9 @@ impl<'a> Queue<'a> {
         } = used;
         adapter.short_used.check(written, op);
         if let (Ok(()), MediaOp::DurableWrite(extent)) = (outcome, op) {
-            return self.flush_write(adapter, slot, srb, extent, flushes);
+            return self.flush_write(queue, slot, srb, extent, flushes);
         }
-        self.ring.release(&adapter.slots, slot);
+        self.ring.release(queue.slots, slot);
         if let MediaOp::SwitchCache(switch) = op {
             self.record_switch(adapter, switch.policy, outcome.is_ok());
         }
@@ -823,30 +911,30 @@ impl<'a> Queue<'a> {
     #[cold]
     fn flush_write(
         &mut self,
-        adapter: &Adapter<'a>,
+        queue: &RequestQueue<'a>,
         slot: Slot,
         srb: StartedSrb<'a>,
         extent: Extent,
         flushes: &mut bool,
     ) -> Option<Completion<'a>> {
         let op = MediaOp::Write(extent);
-        let prepared = match adapter.requests.flush(&adapter.slots, slot) {
+        let prepared = match queue.requests.flush(queue.slots, slot) {
             Ok(prepared) => prepared,
             Err(refused) => {
                 // The device has no flush, so its writes are durable.
-                self.ring.release(&adapter.slots, refused.slot);
+                self.ring.release(queue.slots, refused.slot);
                 let outcome = Ok(());
                 return Some(Completion { srb, op, outcome });
             }
         };
         if !matches!(self.admission, Admission::Open { .. }) {
-            self.ring.cancel(&adapter.slots, prepared);
+            self.ring.cancel(queue.slots, prepared);
             return fail_started(srb);
         }
         let write = InFlight { srb, op };
         let published = self
             .ring
-            .publish(&adapter.slots, prepared, write, |write| write);
+            .publish(queue.slots, prepared, write, |write| write);
         match published {
             Ok(()) => {
                 *flushes = true;

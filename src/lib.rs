@@ -20,7 +20,7 @@
 //! device, and writes any other request into the memory of a slot, without a lock.
 //! HwStartIo publishes the request under the queue's lock. It releases the lock, and then
 //! notifies the device if the device needs a notification. The interrupt
-//! routine issues the DPC. The DPC takes finished requests off the used ring under
+//! routine issues the queue's DPC. The DPC takes finished requests off the ring under
 //! the same lock, releases it, and completes them.
 #![no_std]
 #![deny(

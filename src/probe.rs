@@ -6,29 +6,31 @@
 //! wait for the device: it runs at PASSIVE_LEVEL, or in a dump stack, where nothing else
 //! runs.
 
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, AtomicU16};
 
 use scsi::{Disk, Serial, WriteCacheState};
 use storport::{AdapterLimits, Configured, FindAdapter, LimitsError, MappedRegisters};
 use virtio::{
-    blk::{self, Config, IDENTITY, Limits, Requests, choose_features},
+    blk::{self, Config, IDENTITY, Limits, Requests, Room, choose_features},
+    dma::DmaMemory,
     pci::{ConfigImage, Layout, Location, Structure, memory_bar},
+    queue::{self, RingFault, VirtQueue, format::QueueFormat},
     queue_size::QueueSize,
     slots::SlotAllocator,
-    split_queue::{self, RingFault, SplitQueue},
     transport::{Device, Failed, Features, Negotiated, Reset, ResetFailure, Windows},
 };
 
 use crate::{
-    device::{Life, POLL, QUEUE, Stage, TICK, Vectors, start_device},
-    driver::Adapter,
+    device::{Life, POLL, Stage, TICK, enable_queue, start_device},
+    driver::{Adapter, MAX_QUEUES},
     error::Error,
-    io::{Notifying, Queue, ShortUsed},
+    io::{Notifying, Queue, RequestQueue, ShortUsed},
     registers::{Window, shared_memory},
 };
 
-/// The maximum number of descriptors in a slot's table.
-const TABLE_ENTRIES: u16 = 256;
+/// The maximum number of descriptors of a ring without indirect descriptors, which is the
+/// maximum of the specification.
+const LARGEST_QUEUE: u16 = 32768;
 
 /// The maximum number of descriptors of the ring in dump mode, and so of a request's table.
 /// It is enough for 64 KiB in scattered pages.
@@ -37,6 +39,9 @@ const DUMP_QUEUE: u16 = 32;
 /// The number of slots in dump mode. There is one request at a time, and little memory
 /// (storport-rules.md D4).
 pub const DUMP_SLOTS: u16 = 1;
+
+/// The maximum number of slots in all queues together: see [`Room::of_each`].
+pub const MOST_SLOTS: u16 = 512;
 
 /// How long the device may take to confirm a reset.
 pub const RESET_MILLISECONDS: u32 = 1000;
@@ -51,8 +56,7 @@ struct Survey {
     accepted: Features,
     config: Config,
     limits: Limits,
-    size: QueueSize,
-    slots: QueueSize,
+    queues: u16,
 }
 
 /// Finds the disk.
@@ -73,14 +77,14 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         accepted,
         config,
         limits,
-        size,
-        slots,
+        queues,
     } = survey;
+    let slots = limits.shape.slots().get();
     let configured = cx
         .configure(&AdapterLimits {
             transfer_bytes: limits.max_transfer,
             physical_breaks: u32::from(limits.max_segments),
-            requests: u32::from(limits.queue_depth.min(slots.get())),
+            requests: u32::from(slots).saturating_mul(queues.into()),
             // A device accepts data at any address (VIRTIO 1.3 §2.7.4).
             alignment_mask: 0,
             targets: 1,
@@ -89,8 +93,9 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         })
         .map_err(limit_too_small)?;
 
-    let bytes =
-        Requests::memory_needed(slots, &limits).saturating_add(split_queue::memory_needed(size));
+    let bytes = Requests::memory_needed(&limits)
+        .saturating_add(queue::memory_needed(limits.shape))
+        .saturating_mul(queues.into());
     let out_of_memory = || Error::OutOfMemory {
         bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
     };
@@ -98,34 +103,33 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         .ok()
         .and_then(|bytes| cx.uncached_extension(&configured, bytes))
         .ok_or_else(out_of_memory)?;
-    let mut memory = shared_memory(extension).map_err(|_| out_of_memory())?;
-    let requests =
-        Requests::new(&mut memory, slots, &config, &limits).map_err(|_| out_of_memory())?;
+    let memory = &mut shared_memory(extension).map_err(|_| out_of_memory())?;
+    let requests = Requests::new(memory, &config, &limits).map_err(|_| out_of_memory())?;
     let mut none_in_flight = [None];
-    let ring = SplitQueue::new(
-        &mut memory,
-        QUEUE,
-        size,
-        accepted.get(),
+    let ring = VirtQueue::new(
+        memory,
+        0,
+        limits.shape,
+        requests.tables(),
         &mut none_in_flight[..],
     )
     .map_err(|_| out_of_memory())?;
     let (stage, ring, identity) = ask_identity(cx, device, accepted, ring, &requests)?;
-    let placement = ring.placement();
-    let in_flight = cx
-        .table(usize::from(slots.get()), |_, _| Some(None))
-        .ok_or_else(out_of_memory)?;
-    let slots = SlotAllocator::new(QUEUE, slots);
-    let queue = Queue::new(ring.with_table(in_flight, &slots));
+    let mut first = Some((ring, requests));
+    let queues = cx
+        .table(queues.into(), |cx, number| {
+            make_queue(cx, memory, number, &config, &limits, first.take())
+        })
+        .ok_or_else(out_of_memory)?
+        .share();
     let adapter = Adapter {
-        queue: cx.dpc_locked(queue).ok_or_else(out_of_memory)?,
+        queues,
+        first: queues.first().ok_or_else(out_of_memory)?,
+        used: AtomicU16::new(1),
         attention: cx.dpc_locked(()).ok_or_else(out_of_memory)?,
-        life: cx.start_io_locked(Life::new(stage, accepted, placement)),
+        life: cx.start_io_locked(Life::new(stage, accepted)),
         isr,
         status,
-        slots,
-        notifying: Notifying::default(),
-        requests,
         disk: describe(&config, &limits, &identity),
         short_used: ShortUsed::default(),
         waits: AtomicBool::new(false),
@@ -135,6 +139,39 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         processors: cx.processors(),
     };
     Ok((configured, adapter))
+}
+
+/// Makes queue `number`. `first` is the ring and the areas of the first queue, which exist
+/// already. Returns `None` if there is not enough memory, or no DPC object.
+#[inline(never)]
+fn make_queue<'a>(
+    cx: &mut FindAdapter<'_, 'a>,
+    memory: &mut DmaMemory<'a>,
+    number: usize,
+    config: &Config,
+    limits: &Limits,
+    first: Option<(IdentityRing<'a, '_>, Requests<'a>)>,
+) -> Option<RequestQueue<'a>> {
+    let number = u16::try_from(number).ok()?;
+    let slots = limits.shape.slots();
+    let in_flight = cx.table(slots.get().into(), |_, _| Some(None))?;
+    let slots = cx.table(1, |_, _| Some(SlotAllocator::new(number, slots)))?;
+    let slots = slots.share().first()?;
+    let (ring, requests) = match first {
+        Some((ring, requests)) => (ring.with_table(in_flight, slots), requests),
+        None => {
+            let requests = Requests::new(memory, config, limits).ok()?;
+            let tables = requests.tables();
+            let ring = VirtQueue::new(memory, number, limits.shape, tables, in_flight).ok()?;
+            (ring, requests)
+        }
+    };
+    Some(RequestQueue {
+        locked: cx.dpc_locked(Queue::new(ring))?,
+        slots,
+        notifying: Notifying::default(),
+        requests,
+    })
 }
 
 /// The limit of the device that leads to a limit that Storport cannot take.
@@ -218,17 +255,11 @@ fn survey<'a>(
         .acknowledge()
         .map_err(|failed| refused(failed, offered))?;
     offered = Features::from(device.offered()).bits();
-    let accepted = match choose_features(device.offered()) {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            let _: Device<Window<'a>> = device.give_up();
-            return Err(Error::Device { error, offered });
-        }
-    };
+    let accepted = choose_features(device.offered());
     let mut device = device
         .accept(accepted)
         .map_err(|failed| refused(failed, offered))?;
-    match ask_limits(&mut device, offered, cx.is_dump()) {
+    match ask_limits(&mut device, offered, cx.is_dump(), cx.processors()) {
         Ok(survey) => Ok((reset(cx, device)?, survey)),
         Err(error) => {
             let _: Device<Window<'a>> = device.give_up();
@@ -237,37 +268,46 @@ fn survey<'a>(
     }
 }
 
-/// Reads the disk's configuration and the queue's size.
+/// Reads the disk's configuration and the sizes of its queues.
 fn ask_limits(
     device: &mut Device<Window<'_>, Negotiated>,
     offered: u64,
     is_dump: bool,
+    processors: u32,
 ) -> Result<Survey, Error> {
+    let unusable = |error| Error::Device { error, offered };
     let accepted = device.accepted();
-    let config = Config::read(device.config(), accepted)
-        .map_err(|error| Error::Device { error, offered })?;
+    let config = Config::read(device.config(), accepted).map_err(unusable)?;
+    let queues = if is_dump {
+        1
+    } else {
+        let processors = u16::try_from(processors).unwrap_or(u16::MAX);
+        let most = config.queues.min(device.queues()).min(MAX_QUEUES);
+        most.min(processors).max(1)
+    };
+    let format = QueueFormat::of(accepted);
     let largest = if is_dump {
-        QueueSize::new(DUMP_QUEUE).unwrap_or(QueueSize::Q256)
+        DUMP_QUEUE
+    } else if format.is_indirect {
+        QueueSize::Q256.get()
     } else {
-        QueueSize::Q256
+        // A request has all its descriptors in the ring.
+        LARGEST_QUEUE
     };
-    let size = device
-        .find_queue(QUEUE, largest)
-        .map_err(|error| Error::Device { error, offered })?
-        .size();
-    let slots = if is_dump {
-        QueueSize::new(DUMP_SLOTS).unwrap_or(size)
-    } else {
-        size
-    };
-    let limits = blk::limits(&config, size, TABLE_ENTRIES)
-        .map_err(|error| Error::Device { error, offered })?;
+    let mut size = QueueSize::new(largest).unwrap_or(QueueSize::ONE);
+    for number in 0..queues {
+        size = device.find_queue(number, size).map_err(unusable)?.size();
+    }
+    let mut room = Room::of_each(queues);
+    if is_dump {
+        room.slots = QueueSize::new(DUMP_SLOTS).unwrap_or(QueueSize::ONE);
+    }
+    let limits = blk::limits(&config, format, size, room).map_err(unusable)?;
     Ok(Survey {
         accepted: accepted.into(),
         config,
         limits,
-        size,
-        slots,
+        queues,
     })
 }
 
@@ -276,7 +316,7 @@ fn ask_limits(
 const IDENTITY_ATTEMPTS: u32 = 3;
 
 /// The ring for the request for the disk's identity. The request has slot 0 and no payload.
-type IdentityRing<'a, 't> = SplitQueue<'a, &'t mut [Option<()>]>;
+type IdentityRing<'a, 't> = VirtQueue<'a, &'t mut [Option<()>]>;
 
 /// The identity of a disk that does not return one.
 const NO_IDENTITY: [u8; IDENTITY] = [0; IDENTITY];
@@ -298,17 +338,24 @@ fn ask_identity<'a, 't>(
     mut ring: IdentityRing<'a, 't>,
     requests: &Requests<'a>,
 ) -> Result<Asked<'a, 't>, Error> {
-    let slots = &SlotAllocator::new(QUEUE, QueueSize::ONE);
+    let slots = &SlotAllocator::new(0, QueueSize::ONE);
     let mut attempts_left = IDENTITY_ATTEMPTS;
     loop {
-        let started = start_device(device, accepted, ring.placement(), Vectors::default());
-        let (resetting, identity) = match started {
-            Ok((live, notifier)) => {
+        let mut enabled = None;
+        let started = start_device(device, accepted, |device| {
+            enabled = Some(enable_queue(device, 0, ring.placement(), None)?);
+            Ok(())
+        });
+        let (resetting, identity) = match (started, enabled) {
+            (Ok(live), Some(enabled)) => {
+                let notifier = live.notifier(enabled);
                 let notify = || notifier.notify();
                 let identity = poll_identity(cx, &mut ring, requests, slots, notify);
                 (live.begin_reset(), identity.map_err(Error::Violation))
             }
-            Err((resetting, error)) => (resetting, Err(error)),
+            // A device that was started has a queue.
+            (Ok(live), None) => (live.begin_reset(), Ok(NO_IDENTITY)),
+            (Err((resetting, error)), _) => (resetting, Err(error)),
         };
         device = match resetting.wait(RESET_MILLISECONDS, || cx.stall(1000)) {
             Ok(device) => device,
@@ -345,7 +392,7 @@ fn poll_identity(
     slots: &SlotAllocator,
     notify: impl Fn(),
 ) -> Result<[u8; IDENTITY], RingFault> {
-    ring.check_used_index()?;
+    ring.check_used()?;
     // No interrupt routine is connected yet, and another device may share the pin.
     ring.suppress_interrupts();
     let prepared = slots

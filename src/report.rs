@@ -6,8 +6,7 @@ use storport::{Event as LogEvent, Insert, MAX_INSERTS, StartIo, StorStatus};
 use virtio::{
     Error as Device,
     pci::{Structure, StructureFault},
-    spec::F,
-    split_queue::RingFault,
+    queue::RingFault,
     transport::Features,
 };
 
@@ -136,14 +135,6 @@ fn device(error: virtio::Error, offered: u64) -> Report {
         Device::Gone => Report::vanished(),
         Device::NeedsReset => Report::new(Event::StartRejected, []),
         Device::NotModern => Report::new(Event::VersionMissing, [bits(offered)]),
-        Device::FeaturesMissing { missing } if missing.contains(F::VERSION_1) => {
-            Report::new(Event::VersionMissing, [bits(offered)])
-        }
-        Device::FeaturesMissing { .. } | Device::NoIndirect => {
-            // The other feature that every device must have.
-            let inserts = [text("VIRTIO_F_INDIRECT_DESC"), bits(offered)];
-            Report::new(Event::FeatureMissing, inserts)
-        }
         Device::NotAcceptable { features } | Device::FeaturesRefused { features } => {
             let refused = Features::from(features).bits();
             Report::new(Event::FeaturesRefused, [bits(refused), bits(offered)])

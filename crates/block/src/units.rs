@@ -17,7 +17,7 @@ impl Sector {
     pub const BYTES: u32 = 512;
 
     /// log2 of the number of bytes in a sector.
-    pub(crate) const SHIFT: u8 = 9;
+    pub(crate) const SHIFT: u32 = 9;
 }
 
 /// A number of 512-byte sectors.
@@ -29,8 +29,9 @@ pub struct Sectors(pub u64);
 /// Windows accepts disks with blocks of 512 and 4096 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockSize {
-    /// log2 of the size in bytes, 9 to 12.
-    shift: u8,
+    /// log2 of the size in bytes, 9 to 12. With 32 bits an [`Extent`](crate::Extent), which is
+    /// copied several times for each request, has no padding.
+    shift: u32,
 }
 
 impl BlockSize {
@@ -48,8 +49,7 @@ impl BlockSize {
     pub const fn new(bytes: u32) -> Option<Self> {
         let shift = bytes.trailing_zeros();
         if bytes.is_power_of_two() && bytes >= Sector::BYTES && shift <= Self::LARGEST_SHIFT {
-            // At most 12.
-            Some(Self { shift: shift as u8 })
+            Some(Self { shift })
         } else {
             None
         }
@@ -65,13 +65,13 @@ impl BlockSize {
     /// log2 of the size in bytes, 9 to 12.
     #[inline]
     pub(crate) const fn shift(self) -> u32 {
-        self.shift as u32
+        self.shift
     }
 
     /// log2 of the number of sectors in a block, 0 to 3.
     #[inline]
     pub(crate) const fn sectors_shift(self) -> u32 {
-        self.shift.wrapping_sub(Sector::SHIFT) as u32
+        self.shift.wrapping_sub(Sector::SHIFT)
     }
 }
 

@@ -443,6 +443,15 @@ unsafe impl<T: Send> Send for Table<'_, T> {}
 // SAFETY: As for `Send`.
 unsafe impl<T: Sync> Sync for Table<'_, T> {}
 
+impl<'a, T: Sync> Table<'a, T> {
+    /// The table as a shared slice, from now on.
+    #[must_use]
+    pub fn share(self) -> &'a [T] {
+        // SAFETY: As in `deref`. The table is consumed, so nothing accesses the elements mutably.
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.length) }
+    }
+}
+
 impl<T> Deref for Table<'_, T> {
     type Target = [T];
 

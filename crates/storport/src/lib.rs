@@ -77,8 +77,8 @@ pub use event::{Event, INSERT_LENGTH, Insert, MAX_INSERTS};
 pub use extension::{DpcNumber, Table};
 pub use find_adapter::{AdapterLimits, Configured, FindAdapter, InFindAdapter, LimitsError};
 pub use lock::{
-    DpcLock, DpcLocked, Guard, Held, InterruptLock, InterruptLocked, Locked, MessageLock,
-    MessageLocked, StartIoLock, StartIoLocked,
+    DpcLock, DpcLocked, Exclusive, Guard, Held, InterruptLock, InterruptLocked, Locked,
+    MessageLock, MessageLocked, StartIoLock, StartIoLocked,
 };
 pub use miniport::{Interrupted, MessageLocks, Miniport, NotFound, register};
 pub use performance::{Performance, StartIoParameters};

@@ -341,6 +341,19 @@ impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
     type Level = L;
 }
 
+/// Proof that no other callback has a cell of level `L` open. It cannot leave the closure of
+/// [`StartIoLocked::open_with`].
+pub struct Exclusive<'adapter, L> {
+    adapter: Brand<'adapter>,
+    level: PhantomData<L>,
+    _processor: OneProcessorOnly,
+}
+
+impl<'a, L: Level> OfAdapter<'a> for Exclusive<'a, L> {}
+
+#[diagnostic::do_not_recommend]
+impl<'a, L: Level> Proves<'a, L> for Exclusive<'a, L> {}
+
 /// Runs `run` while it holds the lock `kind` of `adapter`. In a dump stack, where `adapter` is
 /// `None`, runs it without a lock.
 #[inline]
@@ -429,24 +442,29 @@ impl<'a, T> StartIoLocked<'a, T> {
         Self::new(adapter, StartIoLock(()), data)
     }
 
-    /// Opens this cell and a cell under a DPC lock at the same time, in a callback that proves
-    /// that no other callback has either of them open.
-    pub fn open_with<U, S, R>(
+    /// Runs `run` with the open cell, in a callback that proves that no other callback has this
+    /// cell or one under a DPC lock open. Cells under DPC locks can be opened meanwhile, one at a
+    /// time.
+    pub fn open_with<S, R>(
         &self,
-        dpc: &DpcLocked<'a, U>,
         scope: &mut S,
-        run: impl FnOnce(&mut T, &mut U) -> R,
+        run: impl FnOnce(&mut T, &mut Exclusive<'a, level::DpcHeld>) -> R,
     ) -> R
     where
         S: Proves<'a, level::StartIoHeld> + Proves<'a, level::DpcHeld>,
     {
         let _: &mut S = scope;
         // SAFETY: `Locked`'s invariant: the scope proves that no other callback has the cell
-        // open, and is borrowed as long as the data.
+        // open, and is borrowed as long as the data. `Exclusive` opens only cells of DPC locks.
         let data = unsafe { &mut *self.data.get() };
-        // SAFETY: As above. It is another cell, because its lock is of another kind.
-        let other = unsafe { &mut *dpc.data.get() };
-        run(data, other)
+        run(
+            data,
+            &mut Exclusive {
+                adapter: PhantomData,
+                level: PhantomData,
+                _processor: OneProcessorOnly::new(),
+            },
+        )
     }
 }
 

@@ -9,7 +9,7 @@
 //! value. The device races with them as another processor would. A non-atomic access,
 //! volatile or not, may not race, but an atomic access may. The compiler neither splits nor
 //! repeats it, so the value that was checked is the value that is used. The fences of
-//! [`split_queue`](crate::split_queue) order the accesses.
+//! [`queue`](crate::queue) order the accesses.
 
 #![expect(
     unsafe_code,
@@ -23,7 +23,9 @@ use core::ptr::NonNull;
 use virtio_spec::virtq::{Desc, DescF, UsedElem};
 use virtio_spec::{le16, le32, le64};
 
+use crate::atomics::{Ordering, fence};
 use crate::error::Error;
+use crate::queue::table::TableEntry;
 use crate::queue_size::QueueSize;
 
 /// Bytes of a cache line. Areas that different processors write share no cache line.
@@ -144,7 +146,7 @@ impl<'m> DmaMemory<'m> {
         count: QueueSize,
         entries: u16,
     ) -> Result<DmaAreas<'m, HEAD>, Error> {
-        const { assert!(HEAD.is_multiple_of(align_of::<Desc>())) };
+        const { assert!(HEAD.is_multiple_of(align_of::<TableEntry>())) };
         self.next_line()?;
         let stride = DmaAreas::<HEAD>::stride(entries);
         let bytes = usize::from(count.get()).saturating_mul(stride);
@@ -204,12 +206,25 @@ unsafe impl<const HEAD: usize> Send for DmaAreas<'_, HEAD> {}
 // SAFETY: As for `Send`: concurrent accesses are atomic, so they cannot race.
 unsafe impl<const HEAD: usize> Sync for DmaAreas<'_, HEAD> {}
 
-impl<const HEAD: usize> DmaAreas<'_, HEAD> {
+impl<'m, const HEAD: usize> DmaAreas<'m, HEAD> {
+    /// The tables alone.
+    #[must_use]
+    pub fn tables(&self) -> DmaTables<'m> {
+        DmaTables {
+            // SAFETY: `DmaAreas`' invariant: the first area has `HEAD` bytes.
+            start: unsafe { self.start.add(HEAD) },
+            stride: self.stride,
+            mask: self.mask,
+            entries: self.entries,
+            memory: PhantomData,
+        }
+    }
+
     /// The number of bytes from one area to the next, for tables of `entries` descriptors.
     #[must_use]
     pub const fn stride(entries: u16) -> usize {
         (entries as usize)
-            .saturating_mul(size_of::<Desc>())
+            .saturating_mul(size_of::<TableEntry>())
             .saturating_add(HEAD)
             .next_multiple_of(CACHE_LINE)
     }
@@ -297,7 +312,7 @@ impl<const HEAD: usize> Area<'_, HEAD> {
     /// Writes entry `number` of the table. Returns `None` if there is no such entry.
     #[inline]
     #[must_use]
-    pub fn write_entry(&self, number: u16, entry: Desc) -> Option<()> {
+    pub fn write_entry(&self, number: u16, entry: TableEntry) -> Option<()> {
         self.write_entries(number, &[()], |_, ()| entry).map(drop)
     }
 
@@ -313,7 +328,7 @@ impl<const HEAD: usize> Area<'_, HEAD> {
         &self,
         first: u16,
         values: &[V],
-        mut entry: impl FnMut(u16, &V) -> Desc,
+        mut entry: impl FnMut(u16, &V) -> TableEntry,
     ) -> Option<u16> {
         let free = usize::from(self.entries).checked_sub(first.into())?;
         if values.len() > free {
@@ -321,7 +336,7 @@ impl<const HEAD: usize> Area<'_, HEAD> {
         }
         // Does not wrap: the entry lies inside the memory, or at its end.
         let offset = usize::from(first)
-            .wrapping_mul(size_of::<Desc>())
+            .wrapping_mul(size_of::<TableEntry>())
             .wrapping_add(HEAD);
         // SAFETY: `Area`'s invariant: there are `HEAD` bytes and `entries` descriptors, and
         // `first` is at most `entries`.
@@ -334,10 +349,50 @@ impl<const HEAD: usize> Area<'_, HEAD> {
             // table. `HEAD` is a multiple of 16, so the entry is aligned.
             unsafe { entry.into_words().store(place) };
             // SAFETY: As above: the result is at most the end of the table.
-            place = unsafe { place.add(size_of::<Desc>()) };
+            place = unsafe { place.add(size_of::<TableEntry>()) };
         }
         // As above.
         Some(first.wrapping_add(values.len() as u16))
+    }
+}
+
+/// The tables of [`DmaAreas`], to be copied into a ring.
+///
+/// # Invariants
+///
+/// From `start` on there are `mask + 1` tables, one `stride` apart, all inside one
+/// [`DmaMemory`]. Each has `entries` aligned entries.
+#[derive(Debug)]
+pub struct DmaTables<'m> {
+    start: NonNull<u8>,
+    stride: usize,
+    mask: u16,
+    entries: u16,
+    memory: PhantomData<&'m ()>,
+}
+
+// SAFETY: `DmaTables`' invariant: the pointer leads into one `DmaMemory`, which is valid on
+// every thread, and every access is atomic.
+unsafe impl Send for DmaTables<'_> {}
+
+impl DmaTables<'_> {
+    /// Reads an entry of the table of slot `index`, which is taken modulo the number of
+    /// tables. Returns `None` if the table has no such entry.
+    #[must_use]
+    pub(crate) fn read(&self, index: u16, number: u16) -> Option<TableEntry> {
+        if number >= self.entries {
+            return None;
+        }
+        // Does not wrap: the entry lies inside the memory.
+        let offset = usize::from(index & self.mask)
+            .wrapping_mul(self.stride)
+            .wrapping_add(usize::from(number).wrapping_mul(size_of::<TableEntry>()));
+        // SAFETY: `DmaTables`' invariant: there are `mask + 1` tables, `stride` apart, and each
+        // has `entries` entries.
+        let entry = unsafe { self.start.add(offset) };
+        // SAFETY: As above: the entry is aligned, and valid by the contract of
+        // `DmaMemory::new`.
+        Some(TableEntry::from_words(unsafe { Words::load(entry) }))
     }
 }
 
@@ -375,6 +430,23 @@ impl<T: Record> DmaRing<'_, T> {
     pub fn write(&self, index: u16, value: T) {
         // SAFETY: as for `read`.
         unsafe { value.into_words().store(self.at(index)) };
+    }
+
+    /// Writes the value at `index`, whose second word makes it valid for the device: a device
+    /// that sees this word also sees all that was written before.
+    #[inline]
+    pub fn publish(&self, index: u16, value: T)
+    where
+        T: Record<Words = [u64; 2]>,
+    {
+        let [first, second] = value.into_words();
+        // SAFETY: as for `read`.
+        unsafe { [first].store(self.at(index)) };
+        fence(Ordering::Release);
+        // SAFETY: as for `read`: the value has two words.
+        let place = unsafe { self.at(index).add(size_of::<u64>()) };
+        // SAFETY: as for `read`.
+        unsafe { [second].store(place) };
     }
 
     /// The physical address of the value at `index`.
@@ -482,6 +554,20 @@ impl Record for le16 {
 
     #[inline]
     fn from_words([word]: [u16; 1]) -> Self {
+        Self(word)
+    }
+}
+
+impl Record for le32 {
+    type Words = [u32; 1];
+
+    #[inline]
+    fn into_words(self) -> [u32; 1] {
+        [self.0]
+    }
+
+    #[inline]
+    fn from_words([word]: [u32; 1]) -> Self {
         Self(word)
     }
 }
@@ -828,15 +914,21 @@ mod tests {
         let mut page = Page([0; 1024]);
         let areas = dma(&mut page, 128).areas::<16>(size(1), 3).unwrap();
         let area = areas.area(0);
-        let entry = |number, word: &u64| Desc::from_words([word + u64::from(number), 0]);
+        let entry = |number, word: &u64| TableEntry::from_words([word + u64::from(number), 0]);
 
         assert_eq!(area.write_entries(0, &[0x50, 0x60, 0x70], entry), Some(3));
         assert_eq!(area.write_entries(2, &[0x80], entry), Some(3));
         assert_eq!(area.write_entries(1, &[4, 4, 4], entry), None);
         assert_eq!(area.write_entries(3, &[], entry), Some(3));
         assert_eq!(area.write_entries(4, &[], entry), None);
-        assert_eq!(area.write_entry(3, Desc::from_words([9, 0])), None);
-        assert_eq!(area.write_entry(2, Desc::from_words([0x83, 0])), Some(()));
+        assert_eq!(area.write_entry(3, TableEntry::from_words([9, 0])), None);
+        assert_eq!(
+            area.write_entry(2, TableEntry::from_words([0x83, 0])),
+            Some(())
+        );
+        let tables = areas.tables();
+        assert_eq!(tables.read(0, 2), Some(TableEntry::from_words([0x83, 0])));
+        assert_eq!(tables.read(0, 3), None);
         let first_words = [16, 32, 48, 64].map(|at| page.0[at]);
         assert_eq!(
             first_words,

@@ -1,7 +1,7 @@
 //! Why a device cannot be used: the one error of finding, negotiating and setting up.
 //!
 //! What a device does wrong once it runs has types of its own:
-//! [`RingFault`](crate::split_queue::RingFault) and
+//! [`RingFault`](crate::queue::RingFault) and
 //! [`RequestError`](crate::blk::RequestError).
 
 use thiserror::Error;
@@ -63,12 +63,6 @@ pub enum Error {
     /// The device does not offer `VERSION_1`: a legacy device.
     #[error("the device does not offer VIRTIO_F_VERSION_1")]
     NotModern,
-    /// The device lacks features that the driver needs (V05).
-    #[error("the device does not offer the features {missing:#x}, which the driver needs")]
-    FeaturesMissing {
-        /// The features that it does not offer.
-        missing: F,
-    },
     /// The caller wants to accept features that the device does not offer, or that this
     /// crate does not support.
     #[error("features {features:#x} cannot be accepted")]
@@ -133,8 +127,9 @@ pub enum Error {
         /// The queue.
         index: u16,
     },
-    /// The queue's size is not a power of two.
-    #[error("queue {index} has size {size}, which is not a power of two")]
+    /// The queue's size is not possible: a split ring's is a power of two, and a packed ring's
+    /// at most 32768.
+    #[error("queue {index} has size {size}: no power of two, or above 32768")]
     QueueSize {
         /// The queue.
         index: u16,
@@ -214,7 +209,4 @@ pub enum Error {
     /// The table of requests in flight is not empty.
     #[error("the table of requests in flight is not empty")]
     TableInUse,
-    /// Indirect descriptors were not negotiated; each slot needs them.
-    #[error("VIRTIO_F_INDIRECT_DESC was not negotiated")]
-    NoIndirect,
 }

@@ -1,4 +1,4 @@
-//! The driver side of virtio: PCI transport, split virtqueue and virtio-blk.
+//! The driver side of virtio: PCI transport, virtqueues and virtio-blk.
 //!
 //! The crate knows no operating system. The caller maps the device's registers and
 //! allocates the memory that the device shares.
@@ -16,14 +16,14 @@
 //! | [`transport`] | the device's initialization from reset to `DRIVER_OK`, with a type for each step |
 //! | [`dma`] | shared memory, and the only code that accesses it |
 //! | [`slots`] | which slots of a queue are free, and who owns each |
-//! | [`split_queue`] | the ring: publishes requests, and takes those that the device returns |
+//! | [`queue`] | the queue and its ring, split or packed: publishes requests, and takes those that the device returns |
 //! | [`blk`] | a disk's configuration, the limits of a request, and the requests |
 //!
 //! # The path of a request
 //!
-//! A slot holds one request of a queue. It is a descriptor of the ring, an area of shared
-//! memory, and an entry in the driver's table of requests in flight. Descriptor *i* always
-//! points at the indirect table in slot *i*'s area.
+//! A slot holds one request of a queue. It is room in the ring, an area of shared memory, and
+//! an entry in the driver's table of requests in flight. The area contains the table of the
+//! request's descriptors, which the device reads there, or which is copied into the ring.
 //!
 //! 1. [`SlotAllocator::reserve`](slots::SlotAllocator::reserve) returns a free
 //!    [`Slot`](slots::Slot). [`Requests::read`](blk::Requests::read) or another
@@ -31,23 +31,23 @@
 //!    table and an invalid status. This needs no lock, on any number of processors.
 //!    The result, [`Prepared`](slots::Prepared), is plain data, so the request may be
 //!    published later and on another processor. If it is lost,
-//!    [`discard_prepared`](split_queue::SplitQueue::discard_prepared) or the next
-//!    [`reclaim`](split_queue::SplitQueue::reclaim) frees its slot.
-//! 2. Under the queue's lock, [`publish`](split_queue::SplitQueue::publish) makes the
+//!    [`discard_prepared`](queue::VirtQueue::discard_prepared) or the next
+//!    [`reclaim`](queue::VirtQueue::reclaim) frees its slot.
+//! 2. Under the queue's lock, [`publish`](queue::VirtQueue::publish) makes the
 //!    request available to the device, and stores the caller's payload. It rejects a
 //!    request whose slot was freed meanwhile. [`cancel`] discards a prepared request.
 //!    After a batch,
-//!    [`notification_needed`](split_queue::SplitQueue::notification_needed) returns
+//!    [`notification_needed`](queue::VirtQueue::notification_needed) returns
 //!    whether to notify the device.
-//! 3. Under the lock, [`pop_used`](split_queue::SplitQueue::pop_used) returns a
+//! 3. Under the lock, [`pop_used`](queue::VirtQueue::pop_used) returns a
 //!    finished request's slot and payload, once.
-//!    [`rearm_interrupts`](split_queue::SplitQueue::rearm_interrupts) ends the drain.
+//!    [`rearm_interrupts`](queue::VirtQueue::rearm_interrupts) ends the drain.
 //! 4. [`Requests::outcome`](blk::Requests::outcome) reads the status, once. Then
-//!    [`release`](split_queue::SplitQueue::release) frees the slot, under the lock.
+//!    [`release`](queue::VirtQueue::release) frees the slot, under the lock.
 //!
 //! These steps allocate nothing, search nothing, and zero no more than they use.
 //!
-//! [`cancel`]: split_queue::SplitQueue::cancel
+//! [`cancel`]: queue::VirtQueue::cancel
 //!
 //! # Example
 //!
@@ -56,13 +56,14 @@
 //!
 //! ```
 //! use block::{Blocks, Lba};
-//! use virtio::blk::{Config, Requests, Segment, choose_features, limits};
+//! use virtio::blk::{Config, Requests, Room, Segment, choose_features, limits};
 //! use virtio::dma::DmaMemory;
 //! use virtio::pci::{Layout, Location};
 //! use virtio::queue_size::QueueSize;
 //! use virtio::registers::Registers;
+//! use virtio::queue::VirtQueue;
+//! use virtio::queue::format::QueueFormat;
 //! use virtio::slots::SlotAllocator;
-//! use virtio::split_queue::SplitQueue;
 //! use virtio::transport::{Device, Windows};
 //!
 //! # use std::cell::RefCell;
@@ -99,7 +100,7 @@
 //! #     let [_, data, status] = chain.descriptors[..] else { panic!("no read") };
 //! #     (0..512).for_each(|at| device.memory.store8(data.address + at, b'Z'));
 //! #     device.memory.store8(status.address, 0);
-//! #     device.finish(chain.head, chain.writable_bytes());
+//! #     device.finish(&chain, chain.writable_bytes());
 //! # }
 //! # impl Registers for Window<'_> {
 //! #     fn length(&self) -> usize { 64 }
@@ -132,21 +133,24 @@
 //! // Reset, and negotiate features. Each step is a type of its own.
 //! let device = device.reset(1000, std::hint::spin_loop).expect("a reset");
 //! let device = device.acknowledge().expect("a device");
-//! let features = choose_features(device.offered())?;
+//! let features = choose_features(device.offered());
 //! let mut device = device.accept(features).expect("agreement");
 //!
 //! // The disk's configuration, and the limits of requests that follow from it.
 //! let config = Config::read(device.config(), features)?;
 //! let found = device.find_queue(0, QueueSize::Q256)?;
-//! let limits = limits(&config, found.size(), 64)?;
+//! let room = Room { slots: found.size(), table_entries: 64 };
+//! let limits = limits(&config, QueueFormat::of(features), found.size(), room)?;
 //!
 //! // The ring and the requests' areas, in memory that the device shares.
 //! // SAFETY: The memory has 16384 bytes, and only driver and device access it.
 //! let mut dma = unsafe { DmaMemory::new(memory.start(), PHYSICAL, 8192)? };
-//! let requests = Requests::new(&mut dma, found.size(), &config, &limits)?;
-//! let table = vec![None; found.size().get().into()];
-//! let mut queue = SplitQueue::new(&mut dma, found.index(), found.size(), features, table)?;
-//! let slots = SlotAllocator::new(found.index(), found.size());
+//! let requests = Requests::new(&mut dma, &config, &limits)?;
+//! let slots = limits.shape.slots();
+//! let table = vec![None; slots.get().into()];
+//! let tables = requests.tables();
+//! let mut queue = VirtQueue::new(&mut dma, found.index(), limits.shape, tables, table)?;
+//! let slots = SlotAllocator::new(found.index(), slots);
 //!
 //! let enabled = device.enable_queue(found, queue.placement())?;
 //! let device = device.start().expect("DRIVER_OK");
@@ -180,7 +184,7 @@
 //! the checked copy is used. The driver's own state lies in memory that the device cannot
 //! reach. Every loop is bounded by that state. A protocol violation marks the queue faulty,
 //! and only a reset clears the fault.
-//! [`reclaim`](split_queue::SplitQueue::reclaim) then returns the payloads of the
+//! [`reclaim`](queue::VirtQueue::reclaim) then returns the payloads of the
 //! requests in flight, one by one, and frees their slots. It needs [proof](transport::Quiet) that the
 //! device cannot reach the queue. Nothing here panics.
 //!
@@ -212,10 +216,10 @@ pub mod blk;
 pub mod dma;
 mod error;
 pub mod pci;
+pub mod queue;
 pub mod queue_size;
 pub mod registers;
 pub mod slots;
-pub mod split_queue;
 pub mod transport;
 
 /// Configures a property with `cases` cases, or a few under Miri. No files are written.

@@ -3,7 +3,7 @@
 //! A slot holds one request: it is a descriptor of the ring, an area of shared memory,
 //! and an entry in the table of requests in flight. Any processor may reserve a slot and
 //! prepare a request in it at any IRQL, without a lock. A slot is released under the queue's
-//! lock, by [`SplitQueue`](crate::split_queue::SplitQueue).
+//! lock, by [`VirtQueue`](crate::queue::VirtQueue).
 //!
 //! Slots are reserved in the order in which they were released, so a released slot stays
 //! free as long as possible. If a device returns a buffer twice, the second used element
@@ -66,8 +66,8 @@ impl Slot {
 
 /// A request that is written completely into its slot's area, and not published yet. It
 /// is plain data without a destructor. If it is lost, the next
-/// [`SplitQueue::discard_prepared`](crate::split_queue::SplitQueue::discard_prepared) or
-/// [`SplitQueue::reclaim`](crate::split_queue::SplitQueue::reclaim) frees its slot.
+/// [`VirtQueue::discard_prepared`](crate::queue::VirtQueue::discard_prepared) or
+/// [`VirtQueue::reclaim`](crate::queue::VirtQueue::reclaim) frees its slot.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "its slot is taken until the request is published, cancelled or discarded"]
 pub struct Prepared {
@@ -110,7 +110,7 @@ pub struct Stale;
 /// # Invariants
 ///
 /// A queue number has one `SlotAllocator` and one
-/// [`SplitQueue`](crate::split_queue::SplitQueue). Each slot is in exactly one
+/// [`VirtQueue`](crate::queue::VirtQueue). Each slot is in exactly one
 /// of four states:
 ///
 /// | state | owner of the slot | in `free` | sequence number |
@@ -127,16 +127,16 @@ pub struct Stale;
 /// - *Being built → prepared.* `stage` consumes the [`Slot`], which exists once. No
 ///   other processor writes the sequence number of a slot that is being built, so
 ///   `stage` needs no locked instruction.
-/// - *Prepared → in flight, being built or free.* Only `SplitQueue::publish`, `cancel`,
+/// - *Prepared → in flight, being built or free.* Only `VirtQueue::publish`, `cancel`,
 ///   `discard_prepared` and `reclaim` do this. All borrow the queue mutably, so the
 ///   queue's lock keeps them apart, and a load and a store are enough. Each adds one to
 ///   the sequence number, which makes it even. So a `Prepared` value is used at most once:
 ///   if its slot was freed, or prepared again, the number differs from the one that the
 ///   value holds, and `publish` finds it [`Stale`]. (The number repeats after 2^31 requests in one slot. A stale request that
 ///   waited for all of those would be published in place of a new one.)
-/// - *In flight → being built.* `SplitQueue::pop_used` and `reclaim` take the
+/// - *In flight → being built.* `VirtQueue::pop_used` and `reclaim` take the
 ///   request out of the table.
-/// - *Being built → free.* `SplitQueue::release` and `reclaim` append the slot to
+/// - *Being built → free.* `VirtQueue::release` and `reclaim` append the slot to
 ///   `free`, under the same lock, so one processor at a time writes `tail`. A slot is
 ///   in `free` at most once, so the place that is written is not in use.
 ///

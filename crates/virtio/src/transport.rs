@@ -33,6 +33,7 @@ use crate::registers::Registers;
 /// [`crate::dma::DmaMemory`]).
 pub const SUPPORTED: F = {
     let anywhere = F::VERSION_1
+        .union(F::RING_PACKED)
         .union(F::INDIRECT_DESC)
         .union(F::EVENT_IDX)
         .union(F::ACCESS_PLATFORM);
@@ -258,18 +259,20 @@ pub struct RingPlacement {
     pub size: QueueSize,
     /// Physical address of the descriptor table, a multiple of 16.
     pub descriptors: u64,
-    /// Physical address of the available ring, a multiple of 2.
-    pub available: u64,
-    /// Physical address of the used ring, a multiple of 4.
-    pub used: u64,
+    /// Physical address of the driver area, a multiple of 4: the available ring, or the
+    /// driver's event suppression structure.
+    pub driver: u64,
+    /// Physical address of the device area, a multiple of 4: the used ring, or the device's
+    /// event suppression structure.
+    pub device: u64,
 }
 
 impl RingPlacement {
     fn is_aligned(&self) -> bool {
-        // VIRTIO 1.3 §2.7 (V30).
+        // V30, V50. The available ring of a split ring could also be a multiple of 2.
         self.descriptors.is_multiple_of(16)
-            && self.available.is_multiple_of(2)
-            && self.used.is_multiple_of(4)
+            && self.driver.is_multiple_of(4)
+            && self.device.is_multiple_of(4)
     }
 }
 
@@ -687,7 +690,13 @@ impl<R: Registers> Device<R, Negotiated> {
         self.windows.config()
     }
 
-    /// Finds queue `index`, for a ring of at most `largest` descriptors.
+    /// The number of queues that the device has.
+    #[must_use]
+    pub fn queues(&self) -> u16 {
+        self.windows.common.read_u16(common::NUM_QUEUES)
+    }
+
+    /// Finds queue `index`, for a ring of at most `largest` descriptors (V65).
     ///
     /// # Errors
     ///
@@ -705,10 +714,14 @@ impl<R: Registers> Device<R, Negotiated> {
             return Err(Error::NoQueue { index, queues });
         }
         common.write_u16(common::QUEUE_SELECT, index);
-        let size = match common.read_u16(common::QUEUE_SIZE) {
+        let found = common.read_u16(common::QUEUE_SIZE);
+        let size = match found {
             0 => return Err(Error::QueueUnavailable { index }),
-            size => QueueSize::new(size).ok_or(Error::QueueSize { index, size })?,
+            // A packed ring may have any size, and the driver may use a smaller one.
+            size if self.step.accepted.get().contains(F::RING_PACKED) => QueueSize::at_most(size),
+            size => QueueSize::new(size),
         };
+        let size = size.ok_or(Error::QueueSize { index, size: found })?;
         if common.read_u16(common::QUEUE_ENABLE) != 0 {
             return Err(Error::QueueInUse { index });
         }
@@ -806,8 +819,8 @@ impl<R: Registers> Device<R, Negotiated> {
         common.write_u16(common::QUEUE_SELECT, index);
         common.write_u16(common::QUEUE_SIZE, ring.size.get());
         write_u64(common, common::QUEUE_DESC, ring.descriptors);
-        write_u64(common, common::QUEUE_DRIVER, ring.available);
-        write_u64(common, common::QUEUE_DEVICE, ring.used);
+        write_u64(common, common::QUEUE_DRIVER, ring.driver);
+        write_u64(common, common::QUEUE_DEVICE, ring.device);
         common.write_u16(common::QUEUE_ENABLE, 1);
         if common.read_u16(common::QUEUE_ENABLE) == 1 {
             Ok(EnabledQueue {

@@ -3,18 +3,14 @@
 
 use std::ops::Range;
 
-use virtio_bindings::bindings::{
-    virtio_blk::{
-        VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_ID_BYTES,
-        VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
-        VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
-    },
-    virtio_ring::VIRTIO_RING_F_INDIRECT_DESC,
+use virtio_bindings::bindings::virtio_blk::{
+    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_ID_BYTES,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
 };
-use virtio_queue::{DescriptorChain, desc::split::Descriptor};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 
-use testbed_virtio::{common_config::Ring, driver_errors::DriverErrors};
+use testbed_virtio::{common_config::Ring, driver_errors::DriverErrors, ring::Chain};
 
 use super::{
     disk_image::{DiskImage, SECTOR},
@@ -86,10 +82,10 @@ impl<'m> Buffers<'m> {
     pub(super) fn serve(
         &mut self,
         memory: &'m GuestMemoryMmap,
-        chain: DescriptorChain<&'m GuestMemoryMmap>,
+        chain: &Chain,
         disk: Disk<'_>,
     ) -> Outcome {
-        let shape = match self.gather(memory, chain, disk) {
+        let shape = match self.gather(memory, chain) {
             Ok(shape) => shape,
             Err(fault) => return Outcome::Unanswerable(fault),
         };
@@ -156,33 +152,14 @@ impl<'m> Buffers<'m> {
     }
 
     /// Collects the buffers of the chain.
-    ///
-    /// `DescriptorChain` ends without an error. So a last descriptor with NEXT set shows that
-    /// the chain ended too early.
-    fn gather(
-        &mut self,
-        memory: &'m GuestMemoryMmap,
-        mut chain: DescriptorChain<&'m GuestMemoryMmap>,
-        disk: Disk<'_>,
-    ) -> Result<Shape, String> {
+    fn gather(&mut self, memory: &'m GuestMemoryMmap, chain: &Chain) -> Result<Shape, String> {
         self.readable.clear();
         self.writable.clear();
         let mut shape = Shape::default();
-        let mut direct = Some(chain.head_index());
-        let mut complete = false;
-        loop {
-            if let Some(index) = direct
-                && enters_indirect_table(memory, index, disk)
-            {
-                direct = None;
-            }
-            let Some(descriptor) = chain.next() else {
-                break;
-            };
-            complete = !descriptor.has_next();
-            direct = direct.and(descriptor.has_next().then(|| descriptor.next()));
+        for descriptor in &chain.descriptors {
             shape.descriptors += 1;
-            let bytes = descriptor.len();
+            let is_last = shape.descriptors as usize == chain.descriptors.len();
+            let bytes = descriptor.length;
             if bytes == 0 {
                 return Err(
                     "a descriptor of length 0 was made available; QEMU stops a device that finds \
@@ -190,7 +167,7 @@ impl<'m> Buffers<'m> {
                     .into(),
                 );
             }
-            let (buffers, total, access) = if descriptor.is_write_only() {
+            let (buffers, total, access) = if descriptor.is_writable() {
                 (
                     &mut self.writable,
                     &mut shape.writable_bytes,
@@ -212,7 +189,7 @@ impl<'m> Buffers<'m> {
             *total += u64::from(bytes);
             let header = HEADER as u64;
             let data = match access {
-                Permissions::Write => u64::from(bytes) - u64::from(complete),
+                Permissions::Write => u64::from(bytes) - u64::from(is_last),
                 _ => header.max(*total) - header.max(before),
             };
             shape.segments += u32::from(data > 0);
@@ -220,23 +197,15 @@ impl<'m> Buffers<'m> {
             let foreign = || {
                 format!(
                     "a descriptor refers to {bytes} bytes at {:#x}, which are not completely in memory",
-                    descriptor.addr().0
+                    descriptor.address
                 )
             };
             let slices = memory
-                .get_slices(descriptor.addr(), bytes as usize, access)
+                .get_slices(GuestAddress(descriptor.address), bytes as usize, access)
                 .map_err(|_| foreign())?;
             for slice in slices {
                 buffers.push(slice.map_err(|_| foreign())?);
             }
-        }
-        if !complete {
-            return Err(format!(
-                "a descriptor chain breaks off after {} descriptors: it loops, is longer than its \
-                 table or than 4 GiB, nests indirect tables, or names a descriptor that is not \
-                 there (VIRTIO 1.3 §2.7.5)",
-                shape.descriptors
-            ));
         }
         Ok(shape)
     }
@@ -397,28 +366,6 @@ fn status_of(done: bool) -> u32 {
     } else {
         VIRTIO_BLK_S_IOERR
     }
-}
-
-/// Whether descriptor `index` of the queue's table refers to an indirect table.
-/// `DescriptorChain` follows it without telling.
-fn enters_indirect_table(memory: &GuestMemoryMmap, index: u16, disk: Disk<'_>) -> bool {
-    let at = disk.terms.ring.descriptors + size_of::<Descriptor>() as u64 * u64::from(index);
-    // `DescriptorChain` does not follow an unreadable one either.
-    let Ok(descriptor) = memory.read_obj::<Descriptor>(GuestAddress(at)) else {
-        return false;
-    };
-    if !descriptor.refers_to_indirect_table() {
-        return false;
-    }
-    if disk.terms.agreed & 1 << VIRTIO_RING_F_INDIRECT_DESC == 0 {
-        disk.driver_errors
-            .add("an indirect descriptor without VIRTIO_F_INDIRECT_DESC (VIRTIO 1.3 §2.7.5.3.1)");
-    }
-    if descriptor.has_next() {
-        disk.driver_errors
-            .add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3 §2.7.5.3.1)");
-    }
-    true
 }
 
 fn check_limits(shape: &Shape, disk: Disk<'_>) {

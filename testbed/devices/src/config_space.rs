@@ -27,7 +27,7 @@ const BELL_BYTES: u64 = 0x1000;
 /// The length of each virtio structure in [`VIRTIO_BAR`].
 const STRUCTURE_BYTES: u64 = 0x1000;
 /// The distance between the notification addresses of adjacent queues.
-const NOTIFY_MULTIPLIER: u32 = 4;
+pub(super) const NOTIFY_MULTIPLIER: u32 = 4;
 
 /// Bits of the command register.
 const MEMORY_SPACE: u16 = 1 << 1;

@@ -4,15 +4,17 @@
 //! real device would. They know no Windows.
 //!
 //! - `config_space`, `msix`, `interrupt_sender`: PCI configuration space and interrupts
-//! - `queue_worker`, `blk_request`: the thread of a virtqueue; a request from chain to status
+//! - `queue_worker`, `ring`, `blk_request`: the thread of a virtqueue; its ring; a request from
+//!   chain to status
 //! - `disk_image`, `image_lock`, `guest_io`: the file, its locks, transfers to guest memory
 //! - `virtio_blk`, `bell`: the functions, made of these parts
+//! - `properties`: the settings of a disk from QEMU's names
 //! - `faults`: faults that a test enables, and a record of what the disk did
 //!
 //! The registers, and the list of what the driver did wrong, are those of `testbed-virtio`.
 //!
-//! The crates `virtio-queue` and `vm-memory` of rust-vmm read the rings and check guest
-//! addresses.
+//! The crates `virtio-queue` and `vm-memory` of rust-vmm read split rings and check guest
+//! addresses. Packed rings are those of `testbed-virtio`.
 //!
 //! ```
 //! # #[cfg(target_os = "linux")] {
@@ -43,11 +45,14 @@ mod guest_io;
 mod image_lock;
 mod interrupt_sender;
 mod msix;
+mod properties;
 mod queue_worker;
+mod ring;
 mod virtio_blk;
 
 pub use bell::Bell;
 pub use config_space::DeviceId;
 pub use disk_image::{DiskImage, DiskImageError, HostFailure};
 pub use faults::{Faults, Glitch, Operation, Served};
+pub use properties::PropertyError;
 pub use virtio_blk::{BlkSettings, VirtioBlk};

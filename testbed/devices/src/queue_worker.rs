@@ -1,25 +1,23 @@
 //! One virtqueue and the thread that serves it.
 //!
 //! A notification wakes the thread. It serves requests in the order in which they were made
-//! available, and interrupts the driver once for each batch. The crate `virtio-queue`
-//! implements the ring.
+//! available, and interrupts the driver once for each batch.
 
 use std::sync::{
     OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
-use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
-use testbed_virtio::driver_errors::DriverErrors;
+use testbed_virtio::{driver_errors::DriverErrors, ring::Chain};
 
 use testbed_machine::schedule::{self, Guard, Mutex, Point, Thread};
 
 use super::{
     blk_request::{Buffers, Outcome, Terms},
     faults::Served,
+    ring::{Broken, Ring},
     virtio_blk::Core,
 };
 
@@ -35,7 +33,7 @@ const MOST_TAKEN: u32 = 16;
 /// An enabled queue.
 #[derive(Debug)]
 struct Active {
-    queue: Queue,
+    ring: Ring,
     terms: Terms,
     /// The heads of chains that never complete.
     stalled: Vec<u16>,
@@ -48,12 +46,13 @@ struct Active {
 struct Work<'m> {
     buffers: Buffers<'m>,
     /// Chains that were taken from the available ring and not yet served.
-    chains: Vec<DescriptorChain<&'m GuestMemoryMmap>>,
+    chains: Vec<Chain>,
 }
 
 /// A queue, its notification flag, and its counters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct QueueWorker {
+    number: u16,
     /// The queue, once the driver enabled it. Locked while a batch is served.
     active: Mutex<Option<Active>>,
     /// Whether requests may be taken: from DRIVER_OK to the next reset.
@@ -67,6 +66,19 @@ pub(super) struct QueueWorker {
 }
 
 impl QueueWorker {
+    /// Queue `number` of the function.
+    pub(super) fn new(number: u16) -> Self {
+        Self {
+            number,
+            active: Mutex::default(),
+            live: AtomicBool::new(false),
+            notified: AtomicBool::new(false),
+            manual: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            requests: AtomicU64::new(0),
+        }
+    }
+
     /// The number of requests that were taken from the ring.
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -86,20 +98,20 @@ impl QueueWorker {
         memory: &GuestMemoryMmap,
         driver_errors: &DriverErrors,
     ) -> bool {
-        let queue = match checked(most, &terms, memory) {
-            Ok(queue) => queue,
+        let ring = match Ring::new(most, &terms, memory) {
+            Ok(ring) => ring,
             Err(why) => {
                 driver_errors.add(format!("a queue was enabled with {why} (VIRTIO 1.3 §2.7)"));
                 return false;
             }
         };
-        if !used_ring_is_fresh(&queue, memory) {
+        if !ring.is_fresh(memory) {
             driver_errors.add(
                 "the used ring was not zeroed before its queue was enabled (VIRTIO 1.3 §2.7.10.1)",
             );
         }
         *self.lock() = Some(Active {
-            queue,
+            ring,
             terms,
             stalled: Vec::new(),
             stuck: false,
@@ -122,9 +134,8 @@ impl QueueWorker {
     /// Increments `used.idx` in memory without a used element.
     pub(super) fn glitch(&self, memory: &GuestMemoryMmap) {
         if let Some(active) = self.lock().as_ref() {
-            let next = active.queue.next_used().wrapping_add(1);
-            // Cannot fail: `checked` made sure that the ring is in memory.
-            let _ = publish_used(&active.queue, memory, next);
+            // Cannot fail: `Ring::new` made sure that the ring is in memory.
+            let _ = active.ring.glitch(memory);
         }
     }
 
@@ -201,12 +212,12 @@ impl QueueWorker {
     ) -> Result<(), Broken> {
         let memory = &core.memory;
         loop {
-            active.queue.disable_notification(memory)?;
+            active.ring.disable_notifications(memory)?;
             while self.batch(active, core, work)? {}
             if !self.is_live() || active.stuck {
                 return Ok(());
             }
-            let more = active.queue.enable_notification(memory)?;
+            let more = active.ring.enable_notifications(memory)?;
             if !more {
                 return Ok(());
             }
@@ -221,8 +232,7 @@ impl QueueWorker {
         work: &mut Work<'m>,
     ) -> Result<bool, Broken> {
         let memory = &core.memory;
-        let waiting = active.queue.avail_idx(memory, Ordering::Acquire)?;
-        if waiting.0 == active.queue.next_avail() && work.chains.is_empty() {
+        if active.ring.available(memory)? == 0 && work.chains.is_empty() {
             return Ok(false);
         }
         let faults = core.faults();
@@ -238,41 +248,46 @@ impl QueueWorker {
         let most_taken = schedule::vary(1..=MOST_TAKEN, 1) as usize;
         while requests < most_requests && bytes < BATCH_BYTES && self.is_live() && !active.stuck {
             let room = most_taken.saturating_sub(work.chains.len());
-            let available = active.queue.iter(memory)?;
-            work.chains.extend(available.take(room));
+            let terms = &active.terms;
+            let chains = &mut work.chains;
+            if let Err(broken) = active
+                .ring
+                .take(memory, room, terms, &core.driver_errors, chains)
+            {
+                taken = true;
+                end = Err(broken);
+                break;
+            }
             if work.chains.is_empty() {
                 break;
             }
             let chain = work.chains.remove(schedule::pick(work.chains.len()));
             schedule::point(Point::Available);
             schedule::delay();
-            let head = chain.head_index();
             taken = true;
             self.requests.fetch_add(1, Ordering::Relaxed);
-            if active.stalled.contains(&head) {
+            if active.stalled.contains(&chain.id) {
                 core.driver_errors.add(
                     "a descriptor chain was made available again while the device had it (VIRTIO \
                      1.3 §2.7.13)",
                 );
             }
-            let outcome = work.buffers.serve(memory, chain, disk);
+            let outcome = work.buffers.serve(memory, &chain, disk);
             match outcome {
                 Outcome::Done(written) => {
                     active.stuck = self.record(active, core, work)?;
                     let written = faults.used_length.unwrap_or(written);
-                    match faults.used_id {
-                        None => active.queue.add_used(memory, head, written)?,
-                        Some(id) => add_wrong_used(&mut active.queue, memory, id, written)?,
-                    }
+                    active
+                        .ring
+                        .finish(memory, &chain, written, faults.used_id)?;
                     if active.stuck {
-                        let next = active.queue.next_used().wrapping_add(1);
-                        publish_used(&active.queue, memory, next)?;
+                        active.ring.glitch(memory)?;
                     }
                     schedule::point(Point::Used);
                     requests += 1;
                     bytes += work.buffers.data_bytes();
                 }
-                Outcome::Stalled => active.stalled.push(head),
+                Outcome::Stalled => active.stalled.push(chain.id),
                 Outcome::Unanswerable(why) => {
                     end = Err(Broken(why));
                     break;
@@ -281,9 +296,9 @@ impl QueueWorker {
         }
         // `virtio-queue` does not count wrong elements.
         let wanted = faults.used_id.is_some() || active.stuck;
-        if requests > 0 && (interrupt_wanted(active, memory, &core.driver_errors)? || wanted) {
+        if requests > 0 && (active.ring.interrupt_wanted(memory, &core.driver_errors)? || wanted) {
             schedule::delay();
-            core.queue_used();
+            core.queue_used(self.number);
         }
         schedule::point(Point::Interrupt);
         end?;
@@ -302,8 +317,7 @@ impl QueueWorker {
         let Some(served) = work.buffers.take_served() else {
             return Ok(false);
         };
-        let available = active.queue.avail_idx(&core.memory, Ordering::Acquire)?;
-        let not_taken = available.0.wrapping_sub(active.queue.next_avail());
+        let not_taken = active.ring.available(&core.memory)?;
         Ok(core.activity().record(Served {
             waiting: not_taken.wrapping_add(work.chains.len() as u16),
             ..served
@@ -312,103 +326,5 @@ impl QueueWorker {
 
     fn lock(&self) -> Guard<'_, Option<Active>> {
         self.active.lock()
-    }
-}
-
-/// The queue that the driver set up, if it is valid.
-fn checked(most: u16, terms: &Terms, memory: &GuestMemoryMmap) -> Result<Queue, String> {
-    let ring = terms.ring;
-    let why = |error: Error| error.to_string();
-    let mut queue = Queue::new(most).map_err(why)?;
-    queue.try_set_size(ring.size).map_err(why)?;
-    let [desc, driver, device] = [ring.descriptors, ring.available, ring.used].map(GuestAddress);
-    queue.try_set_desc_table_address(desc).map_err(why)?;
-    queue.try_set_avail_ring_address(driver).map_err(why)?;
-    queue.try_set_used_ring_address(device).map_err(why)?;
-    queue.set_event_idx(terms.agreed & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
-    queue.set_ready(true);
-    if !queue.is_valid(memory) {
-        return Err(format!(
-            "rings that are not completely in memory: descriptors at {:#x}, available ring at {:#x}, used \
-             ring at {:#x}",
-            ring.descriptors, ring.available, ring.used
-        ));
-    }
-    Ok(queue)
-}
-
-/// Adds a used element with an id that may be invalid.
-fn add_wrong_used(
-    queue: &mut Queue,
-    memory: &GuestMemoryMmap,
-    id: u32,
-    length: u32,
-) -> Result<(), Broken> {
-    let next = queue.next_used();
-    let at = queue.used_ring() + 4 + 8 * u64::from(next % queue.size());
-    memory.write_slice(
-        &[id.to_le_bytes(), length.to_le_bytes()].concat(),
-        GuestAddress(at),
-    )?;
-    queue.set_next_used(next.wrapping_add(1));
-    publish_used(queue, memory, queue.next_used())
-}
-
-/// Stores `used.idx`.
-fn publish_used(queue: &Queue, memory: &GuestMemoryMmap, index: u16) -> Result<(), Broken> {
-    let at = GuestAddress(queue.used_ring() + 2);
-    Ok(memory.store(index.to_le(), at, Ordering::Release)?)
-}
-
-/// Whether the driver zeroed `flags` and `idx` of the used ring.
-fn used_ring_is_fresh(queue: &Queue, memory: &GuestMemoryMmap) -> bool {
-    let flags: Result<u16, _> = memory.load(GuestAddress(queue.used_ring()), Ordering::Acquire);
-    let index = queue.used_idx(memory, Ordering::Acquire);
-    flags.is_ok_and(|flags| flags == 0) && index.is_ok_and(|index| index.0 == 0)
-}
-
-/// Whether the driver wants an interrupt for the used elements.
-///
-/// `virtio-queue` decides by `used_event`. It ignores the flag that replaces it without
-/// EVENT_IDX (VIRTIO 1.3 §2.7.7).
-fn interrupt_wanted(
-    active: &mut Active,
-    memory: &GuestMemoryMmap,
-    driver_errors: &DriverErrors,
-) -> Result<bool, Broken> {
-    let wanted = active.queue.needs_notification(memory)?;
-    let flags: u16 = memory.load(GuestAddress(active.queue.avail_ring()), Ordering::Relaxed)?;
-    let no_interrupt = VRING_AVAIL_F_NO_INTERRUPT as u16;
-    let event_idx = active.queue.event_idx_enabled();
-    let allowed = if event_idx { 0 } else { no_interrupt };
-    let flags = u16::from_le(flags);
-    if flags & !allowed != 0 {
-        driver_errors.add(format!(
-            "the available ring's flags are {flags:#x} {} EVENT_IDX (VIRTIO 1.3 §2.7.7.1)",
-            if event_idx { "with" } else { "without" }
-        ));
-    }
-    Ok(wanted && (event_idx || flags & no_interrupt == 0))
-}
-
-/// Why the device cannot go on.
-struct Broken(String);
-
-impl From<Error> for Broken {
-    fn from(error: Error) -> Self {
-        Self(match error {
-            Error::InvalidAvailRingIndex => {
-                "the available index went back, or on by more than the queue holds (VIRTIO 1.3 \
-                 §2.7.6.1)"
-                    .into()
-            }
-            other => format!("the virtqueue cannot be used: {other}"),
-        })
-    }
-}
-
-impl From<GuestMemoryError> for Broken {
-    fn from(error: GuestMemoryError) -> Self {
-        Self(error.to_string())
     }
 }

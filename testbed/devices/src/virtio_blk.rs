@@ -30,7 +30,7 @@ use testbed_machine::{
 
 use super::{
     blk_request::{Disk, Terms},
-    config_space::{ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, structure_at},
+    config_space::{ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, structure_at},
     disk_image::{DiskImage, DiskImageError},
     faults::{Activity, Faults, Glitch, Served},
     interrupt_sender::InterruptSender,
@@ -47,7 +47,9 @@ pub struct BlkSettings {
     pub slot: u8,
     /// MSI-X vectors, at most 2048. 0 leaves only INTx.
     pub msix_vectors: u16,
-    /// The maximum number of descriptors in the queue: a power of two, at most 32768.
+    /// The number of queues, 1 to 1024. With more than one, VIRTIO_BLK_F_MQ must be offered.
+    pub queues: u16,
+    /// The maximum number of descriptors in a queue: a power of two, at most 32768.
     pub queue_size: u16,
     /// The feature bits to offer.
     pub features: u64,
@@ -81,6 +83,7 @@ impl Default for BlkSettings {
             device_id: DeviceId::Modern,
             slot: 0,
             msix_vectors: 2,
+            queues: 1,
             queue_size: 256,
             features: Self::FEATURES,
             seg_max: 254,
@@ -91,10 +94,11 @@ impl Default for BlkSettings {
     }
 }
 
-/// A disk: a virtio-blk PCI function behind an image file, with one queue.
+/// A disk: a virtio-blk PCI function behind an image file.
 pub struct VirtioBlk {
     core: Arc<Core>,
-    thread: Mutex<Option<Handle>>,
+    /// The threads of the queues.
+    threads: Mutex<Vec<Handle>>,
 }
 
 impl VirtioBlk {
@@ -111,13 +115,22 @@ impl VirtioBlk {
         assert!(slot < 32, "slot {slot} of 32");
         assert!(vectors <= msix::MOST_VECTORS, "{vectors} MSI-X vectors");
         assert!(size.is_power_of_two(), "a queue of {size} descriptors");
+        let queues = settings.queues;
+        assert!((1..=1024).contains(&queues), "{queues} queues");
         let core = Arc::new(Core::new(image, memory, settings));
-        let shared = core.clone();
-        let run = move || shared.queue.run(&shared);
-        let thread = schedule::spawn("disk", run).expect("the host gives a thread");
+        let threads = (0..usize::from(queues)).map(|number| {
+            let shared = core.clone();
+            let run = move || shared.queues[number].run(&shared);
+            let name = match number {
+                0 => "disk".to_owned(),
+                _ => format!("disk {number}"),
+            };
+            schedule::spawn(&name, run).expect("the host gives a thread")
+        });
+        let threads = threads.collect();
         Arc::new(Self {
             core,
-            thread: Mutex::new(Some(thread)),
+            threads: Mutex::new(threads),
         })
     }
 
@@ -133,13 +146,13 @@ impl VirtioBlk {
         *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
     }
 
-    /// Increments `used.idx` once without a used element.
+    /// Increments `used.idx` of the first queue once without a used element.
     pub fn glitch(&self, glitch: Glitch) {
         match glitch {
-            Glitch::Silent => self.core.glitch(),
+            Glitch::Silent => self.core.glitch(0),
             Glitch::Interrupt => {
-                self.core.glitch();
-                self.core.queue_used();
+                self.core.glitch(0);
+                self.core.queue_used(0);
             }
             Glitch::AtNextUsed | Glitch::AtQueueEnable | Glitch::AtDriverOk => {
                 self.glitch_after(glitch, 0)
@@ -163,6 +176,13 @@ impl VirtioBlk {
         self.core.function().common.finish_reset();
     }
 
+    /// How many queues the driver uses.
+    #[must_use]
+    pub fn live_queues(&self) -> usize {
+        let queues = self.core.queues.iter();
+        queues.filter(|queue| queue.is_live()).count()
+    }
+
     /// The number of finished resets by the driver.
     #[must_use]
     pub fn resets(&self) -> u64 {
@@ -173,7 +193,7 @@ impl VirtioBlk {
     /// configuration space return ones, and writes do nothing.
     pub fn surprise_remove(&self) {
         self.core.gone.store(true, Ordering::Release);
-        self.core.queue.reset();
+        self.core.reset_queues();
     }
 
     /// Reinserts the removed function. The device is reset. Configuration space is unchanged.
@@ -190,12 +210,16 @@ impl VirtioBlk {
 
     /// Leaves service to [`Self::serve_now`].
     pub fn serve_manually(&self) {
-        self.core.queue.serve_manually();
+        for queue in &self.core.queues {
+            queue.serve_manually();
+        }
     }
 
-    /// Serves the queue on the calling thread, if it was notified.
+    /// Serves the queues that were notified on the calling thread.
     pub fn serve_now(&self) {
-        self.core.queue.serve_now(&self.core);
+        for queue in &self.core.queues {
+            queue.serve_now(&self.core);
+        }
     }
 
     /// Loses the next `count` MSI-X messages.
@@ -346,7 +370,7 @@ impl PciFunction for VirtioBlk {
         FunctionCounters {
             notifications: self.core.notifications.load(Ordering::Relaxed),
             interrupts: self.core.interrupts.sent(),
-            requests: self.core.queue.requests(),
+            requests: self.core.queues.iter().map(QueueWorker::requests).sum(),
             driver_errors: self.core.driver_errors.count(),
         }
     }
@@ -360,7 +384,7 @@ impl PciFunction for VirtioBlk {
             ..
         } = core.settings;
         *core.config_space() = ConfigSpace::new(device_id, slot, msix_vectors).unplaced();
-        core.queue.reset();
+        core.reset_queues();
         core.function().power_cycle();
         core.interrupts.power_cycle();
     }
@@ -371,9 +395,11 @@ impl PciFunction for VirtioBlk {
 
     fn stop(&self) {
         self.core.stopping.store(true, Ordering::Release);
-        self.core.queue.reset();
-        self.core.queue.wake();
-        if let Some(thread) = self.thread.lock().expect("no holder panics").take() {
+        self.core.reset_queues();
+        for queue in &self.core.queues {
+            queue.wake();
+        }
+        for thread in std::mem::take(&mut *self.threads.lock().expect("no holder panics")) {
             thread.join().expect("the queue's thread does not panic");
         }
     }
@@ -398,7 +424,7 @@ pub(super) struct Core {
     config_space: Mutex<ConfigSpace>,
     function: Mutex<Function>,
     interrupts: InterruptSender,
-    queue: QueueWorker,
+    queues: Box<[QueueWorker]>,
 
     faults: Mutex<Arc<Faults>>,
     activity: Mutex<Activity>,
@@ -417,7 +443,12 @@ impl Core {
         for (byte, character) in serial.iter_mut().zip(settings.serial.bytes()) {
             *byte = character;
         }
-        let mut common = CommonConfig::new(settings.features, 1, settings.queue_size, vectors);
+        let mut common = CommonConfig::new(
+            settings.features,
+            settings.queues,
+            settings.queue_size,
+            vectors,
+        );
         common.faults = settings.faults.of_registers();
         let config = BlkConfig {
             capacity: image.sectors(),
@@ -425,7 +456,7 @@ impl Core {
             seg_max: settings.seg_max,
             blk_size: 512,
             writeback: true,
-            num_queues: 1,
+            num_queues: settings.queues,
             ..BlkConfig::default()
         };
         Self {
@@ -435,7 +466,7 @@ impl Core {
             config_space: Mutex::new(ConfigSpace::new(settings.device_id, settings.slot, vectors)),
             function: Mutex::new(Function::new(common, config)),
             interrupts: InterruptSender::new(vectors),
-            queue: QueueWorker::default(),
+            queues: (0..settings.queues).map(QueueWorker::new).collect(),
             faults: Mutex::new(Arc::new(settings.faults.clone())),
             activity: Mutex::default(),
             gone: AtomicBool::new(false),
@@ -451,8 +482,15 @@ impl Core {
         self.faults.lock().expect("no holder panics").clone()
     }
 
-    fn glitch(&self) {
-        self.queue.glitch(&self.memory);
+    fn glitch(&self, queue: u16) {
+        self.queues[usize::from(queue)].glitch(&self.memory);
+    }
+
+    /// Stops all queues.
+    fn reset_queues(&self) {
+        for queue in &self.queues {
+            queue.reset();
+        }
     }
 
     fn is_gone(&self) -> bool {
@@ -471,9 +509,9 @@ impl Core {
         }
     }
 
-    /// Sends the interrupt of the queue.
-    pub(super) fn queue_used(&self) {
-        let vector = self.function().common.queue_vector(0);
+    /// Sends the interrupt of a queue.
+    pub(super) fn queue_used(&self, queue: u16) {
+        let vector = self.function().common.queue_vector(queue);
         self.interrupts.queue_used(vector);
     }
 
@@ -489,7 +527,9 @@ impl Core {
             let common = &mut self.function().common;
             (common.needs_reset(), common.config_vector())
         };
-        self.queue.halt();
+        for queue in &self.queues {
+            queue.halt();
+        }
         if tell {
             self.interrupts.configuration_changed(vector);
         }
@@ -538,13 +578,17 @@ impl Core {
     }
 
     fn notify(&self, offset: u64, data: &[u8]) {
-        if offset != 0 {
+        let number = offset / u64::from(NOTIFY_MULTIPLIER);
+        let queue = usize::try_from(number)
+            .ok()
+            .and_then(|it| self.queues.get(it));
+        let Some(queue) = queue.filter(|_| offset.is_multiple_of(NOTIFY_MULTIPLIER.into())) else {
             self.driver_errors.add(format!(
                 "a notification at {offset:#x} of the notification structure, which is no queue's \
                  address (VIRTIO 1.3 §4.1.4.4)"
             ));
             return;
-        }
+        };
         self.notifications.fetch_add(1, Ordering::Relaxed);
         let value: Option<[u8; 2]> = data.try_into().ok();
         let Some(value) = value.map(u16::from_le_bytes) else {
@@ -554,9 +598,9 @@ impl Core {
             ));
             return;
         };
-        if value != 0 {
+        if u64::from(value) != number {
             self.driver_errors.add(format!(
-                "a notification for queue 0 with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
+                "a notification for queue {number} with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
             ));
         }
         if !self.config_space().is_bus_master() {
@@ -564,8 +608,8 @@ impl Core {
                 .add("a notification while the command register has bus mastering off");
             return;
         }
-        if self.queue.is_live() {
-            self.queue.notify();
+        if queue.is_live() {
+            queue.notify();
             return;
         }
         let status = self.function().common.status();
@@ -573,11 +617,13 @@ impl Core {
             // No error: the driver may not have seen NEEDS_RESET yet. The notification has no
             // effect.
         } else if status & DRIVER_OK == 0 {
-            self.driver_errors
-                .add("a notification for queue 0 before DRIVER_OK (VIRTIO 1.3 §3.1.1)");
+            self.driver_errors.add(format!(
+                "a notification for queue {number} before DRIVER_OK (VIRTIO 1.3 §3.1.1)"
+            ));
         } else {
-            self.driver_errors
-                .add("a notification for queue 0, which is not enabled");
+            self.driver_errors.add(format!(
+                "a notification for queue {number}, which is not enabled"
+            ));
         }
     }
 
@@ -592,7 +638,8 @@ impl Core {
                     size_max: self.settings.size_max,
                     ring,
                 };
-                let enabled = self.queue.enable(
+                let queue = &self.queues[usize::from(index)];
+                let enabled = queue.enable(
                     self.settings.queue_size,
                     terms,
                     &self.memory,
@@ -600,7 +647,7 @@ impl Core {
                 );
                 if enabled {
                     if self.activity().take(Glitch::AtQueueEnable) {
-                        self.glitch();
+                        self.glitch(index);
                     }
                     let late = {
                         let common = &mut self.function().common;
@@ -608,15 +655,17 @@ impl Core {
                         common.status() & DRIVER_OK != 0
                     };
                     if late {
-                        self.queue.start();
+                        queue.start();
                     }
                 }
             }
             Effect::Start => {
-                self.queue.start();
+                for queue in &self.queues {
+                    queue.start();
+                }
                 if self.activity().take(Glitch::AtDriverOk) {
-                    self.glitch();
-                    self.queue_used();
+                    self.glitch(0);
+                    self.queue_used(0);
                 }
                 let resets = self.activity().resets;
                 if self
@@ -632,7 +681,7 @@ impl Core {
 
     /// Carries out the driver's reset.
     fn reset(&self) {
-        self.queue.reset();
+        self.reset_queues();
         self.function().reset();
         self.interrupts.clear();
         self.activity().resets += 1;

@@ -110,18 +110,20 @@ pub struct Ring {
     pub size: u16,
     /// The address of the descriptor table.
     pub descriptors: u64,
-    /// The address of the available ring.
-    pub available: u64,
-    /// The address of the used ring.
-    pub used: u64,
+    /// The address of the driver area: the available ring, or the driver's event suppression
+    /// structure.
+    pub driver: u64,
+    /// The address of the device area: the used ring, or the device's event suppression
+    /// structure.
+    pub device: u64,
 }
 
 impl Ring {
     /// The address that the field at `at` has a half of, and the place of the half in it.
     fn address(&mut self, at: u64) -> (&mut u64, u64) {
         let address = match at {
-            QUEUE_DEVICE.. => &mut self.used,
-            QUEUE_DRIVER.. => &mut self.available,
+            QUEUE_DEVICE.. => &mut self.device,
+            QUEUE_DRIVER.. => &mut self.driver,
             _ => &mut self.descriptors,
         };
         (address, at % 8 * 8)
@@ -1102,7 +1104,7 @@ mod tests {
         bench.set::<4>(QUEUE_DEVICE + 4, 0x12);
         bench.set::<4>(QUEUE_DEVICE, 0x3456_7000);
 
-        assert_eq!(bench.registers.queues[0].ring.used, 0x12_3456_7000);
+        assert_eq!(bench.registers.queues[0].ring.device, 0x12_3456_7000);
         assert_eq!(bench.get::<4>(QUEUE_DEVICE + 4), 0x12);
     }
 

@@ -5,7 +5,8 @@
 //! - `function`: all registers of a virtio-blk function
 //! - `common_config`, `blk_config`: the common and the device-specific configuration registers,
 //!   with checks of each access of the driver, and false values that a test sets
-//! - `ring`: the device's side of a split ring, with checks of each descriptor chain
+//! - `ring`, `packed_ring`: the device's side of a split ring and of a packed ring, with checks
+//!   of each descriptor chain
 //! - `memory`: memory that driver and device share
 //! - `driver_errors`: what the driver did wrong, in sentences
 //!
@@ -33,4 +34,5 @@ pub mod common_config;
 pub mod driver_errors;
 pub mod function;
 pub mod memory;
+pub mod packed_ring;
 pub mod ring;

@@ -17,6 +17,8 @@ pub const PHYSICAL: u64 = 0x7_0000_0000;
 /// that its name has.
 #[expect(missing_docs, reason = "the trait's comment describes all of them")]
 pub trait Memory {
+    /// Whether `length` bytes from `physical` on are memory. Only these may be accessed.
+    fn contains(&self, physical: u64, length: u64) -> bool;
     fn load8(&self, physical: u64) -> u8;
     fn load16(&self, physical: u64) -> u16;
     fn load32(&self, physical: u64) -> u32;
@@ -117,6 +119,11 @@ impl GuestMemory {
 }
 
 impl Memory for GuestMemory {
+    fn contains(&self, physical: u64, length: u64) -> bool {
+        let end = physical.checked_add(length);
+        physical >= PHYSICAL && end.is_some_and(|end| end <= PHYSICAL + self.length as u64)
+    }
+
     accesses! {
         load8 store8 u8, AtomicU8;
         load16 store16 u16, AtomicU16;

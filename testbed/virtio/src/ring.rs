@@ -8,9 +8,9 @@ use crate::{
     memory::{GuestMemory, Memory},
 };
 
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+pub(crate) const INDIRECT: u16 = 4;
 
 /// A descriptor of the ring or of an indirect table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +36,30 @@ impl Descriptor {
 /// A request as the device reads it.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    /// The index of its descriptor in the ring.
-    pub head: u16,
-    /// The address of its indirect table.
-    pub table: u64,
-    /// The descriptors of the table.
+    /// The id by which the device returns it: the index of its first descriptor in a split ring,
+    /// the buffer id in a packed ring.
+    pub id: u16,
+    /// How many descriptors it has in the ring.
+    pub in_ring: u16,
+    /// The address of its indirect table, if it has one.
+    pub table: Option<u64>,
+    /// The descriptors of the table, or those in the ring.
     pub descriptors: Vec<Descriptor>,
+}
+
+/// Checks what the specification demands of the descriptors of a request in both kinds of ring.
+pub(crate) fn check_order(descriptors: &[Descriptor]) -> Result<(), String> {
+    if descriptors.iter().any(|it| it.length == 0) {
+        return Err("a descriptor of length 0; QEMU stops a device that finds one".into());
+    }
+    if !descriptors.is_sorted_by_key(Descriptor::is_writable) {
+        return Err("a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2)".into());
+    }
+    let total: u64 = descriptors.iter().map(|it| u64::from(it.length)).sum();
+    if total > 1 << 32 {
+        return Err(format!("{total} bytes in a request (VIRTIO 1.3 §2.7.5.2)"));
+    }
+    Ok(())
 }
 
 impl Chain {
@@ -87,39 +105,38 @@ impl<'m, M: Memory> RingDevice<'m, M> {
 
     /// The flags of the available ring.
     pub fn avail_flags(&self) -> u16 {
-        self.memory.load16(self.ring.available)
+        self.memory.load16(self.ring.driver)
     }
 
     /// The index of the available ring.
     pub fn avail_idx(&self) -> u16 {
-        self.memory.load16(self.ring.available + 2)
+        self.memory.load16(self.ring.driver + 2)
     }
 
     /// The used event, by which the driver asks for an interrupt.
     pub fn used_event(&self) -> u16 {
-        self.memory
-            .load16(self.ring.available + 4 + 2 * self.size())
+        self.memory.load16(self.ring.driver + 4 + 2 * self.size())
     }
 
     /// Writes the flags of the used ring.
     pub fn set_used_flags(&self, flags: u16) {
-        self.memory.store16(self.ring.used, flags);
+        self.memory.store16(self.ring.device, flags);
     }
 
     /// Writes the index of the used ring.
     pub fn set_used_idx(&self, index: u16) {
-        self.memory.store16(self.ring.used + 2, index);
+        self.memory.store16(self.ring.device + 2, index);
     }
 
     /// Writes the available event, by which the device asks for a notification.
     pub fn set_avail_event(&self, index: u16) {
         self.memory
-            .store16(self.ring.used + 4 + 8 * self.size(), index);
+            .store16(self.ring.device + 4 + 8 * self.size(), index);
     }
 
     /// Writes a used element at the next position, without advancing the index.
     pub fn write_used(&self, index: u16, id: u32, length: u32) {
-        let element = self.ring.used + 4 + 8 * self.slot(index);
+        let element = self.ring.device + 4 + 8 * self.slot(index);
         self.memory.store32(element, id);
         self.memory.store32(element + 4, length);
     }
@@ -158,7 +175,7 @@ impl<'m, M: Memory> RingDevice<'m, M> {
     /// Takes the next available request.
     ///
     /// # Panics
-    /// If the driver violates the specification, or does not use an indirect table.
+    /// If the driver violates the specification.
     pub fn take(&mut self) -> Option<Chain> {
         if self.available() == 0 {
             return None;
@@ -168,46 +185,57 @@ impl<'m, M: Memory> RingDevice<'m, M> {
             "V35: the available index ran away"
         );
         fence(Ordering::Acquire);
-        let entry = self.ring.available + 4 + 2 * self.slot(self.taken);
+        let entry = self.ring.driver + 4 + 2 * self.slot(self.taken);
         let head = self.memory.load16(entry);
         self.taken = self.taken.wrapping_add(1);
         Some(self.chain(head))
     }
 
-    /// Reads the chain of `head`, which is one indirect table.
+    /// Reads the chain of `head`: one indirect table, or descriptors of the ring.
     fn chain(&self, head: u16) -> Chain {
         assert!(u64::from(head) < self.size(), "a head outside the queue");
         let first = self.descriptor(self.ring.descriptors + 16 * u64::from(head));
-        assert_eq!(first.flags, INDIRECT, "V33: INDIRECT alone");
-        assert_eq!(first.length % 16, 0, "whole descriptors");
-        let entries = u64::from(first.length / 16);
-        assert!((1..=self.size()).contains(&entries), "V33: the length");
+        let chain = if first.flags & INDIRECT != 0 {
+            assert_eq!(first.flags, INDIRECT, "V33: INDIRECT alone");
+            assert_eq!(first.length % 16, 0, "whole descriptors");
+            let entries = u64::from(first.length / 16);
+            assert!((1..=self.size()).contains(&entries), "V33: the length");
+            let descriptors = self.linked(first.address, 0, entries);
+            assert_eq!(descriptors.len() as u64, entries, "unused descriptors");
+            Chain {
+                id: head,
+                in_ring: 1,
+                table: Some(first.address),
+                descriptors,
+            }
+        } else {
+            let descriptors = self.linked(self.ring.descriptors, head, self.size());
+            Chain {
+                id: head,
+                in_ring: descriptors.len() as u16,
+                table: None,
+                descriptors,
+            }
+        };
+        check_order(&chain.descriptors).expect("a valid chain");
+        chain
+    }
 
+    /// The descriptors from number `first` on, of those of the table at `table`, which has
+    /// `entries`.
+    fn linked(&self, table: u64, first: u16, entries: u64) -> Vec<Descriptor> {
         let mut descriptors = Vec::new();
-        let mut index = 0;
+        let mut index = u64::from(first);
         loop {
-            let it = self.descriptor(first.address + 16 * index);
+            assert!(index < entries, "V32: a chain that leaves its table");
+            let it = self.descriptor(table + 16 * index);
             assert_eq!(it.flags & INDIRECT, 0, "V33: no nesting");
-            assert_ne!(it.length, 0, "an empty descriptor");
             descriptors.push(it);
             if it.flags & NEXT == 0 {
-                break;
+                return descriptors;
             }
-            assert_eq!(u64::from(it.next), index + 1, "tables are in order");
+            assert_eq!(u64::from(it.next), index + 1, "descriptors are in order");
             index += 1;
-            assert!(index < entries, "V32: a chain that leaves its table");
-        }
-        assert_eq!(descriptors.len() as u64, entries, "unused descriptors");
-        assert!(
-            descriptors.is_sorted_by_key(Descriptor::is_writable),
-            "V31: readable before writable"
-        );
-        let total: u64 = descriptors.iter().map(|it| u64::from(it.length)).sum();
-        assert!(total <= 1 << 32, "V32");
-        Chain {
-            head,
-            table: first.address,
-            descriptors,
         }
     }
 
@@ -235,8 +263,8 @@ impl<'m, M: Memory> RingDevice<'m, M> {
     }
 
     /// Returns a request to the driver.
-    pub fn finish(&mut self, head: u16, written: u32) {
-        self.finish_as(head.into(), written);
+    pub fn finish(&mut self, chain: &Chain, written: u32) {
+        self.finish_as(chain.id.into(), written);
     }
 
     /// Writes any used element and advances the index.

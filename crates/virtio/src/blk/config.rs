@@ -8,6 +8,7 @@
 //! | `size_max` | at least 512; otherwise an error, because a sector would not fit a segment |
 //! | `seg_max` | 0 counts as 1; [`limits`](super::limits()) bounds it above |
 //! | `topology` | advice: an alignment with an exponent over 15 or an offset beyond the physical block is ignored |
+//! | `num_queues` | 0 counts as 1 |
 //! | `writeback` | 0 is write-through, any other value write-back: a wrong value costs a flush at most |
 
 use block::{
@@ -32,6 +33,7 @@ mod field {
     pub(super) const MIN_IO_SIZE: usize = 0x1A;
     pub(super) const OPT_IO_SIZE: usize = 0x1C;
     pub(super) const WRITEBACK: usize = 0x20;
+    pub(super) const NUM_QUEUES: usize = 0x22;
 }
 
 /// The virtio-blk features that this crate uses.
@@ -41,29 +43,20 @@ const WANTED: blk::F = blk::F::SIZE_MAX
     .union(blk::F::BLK_SIZE)
     .union(blk::F::FLUSH)
     .union(blk::F::TOPOLOGY)
-    .union(blk::F::CONFIG_WCE);
-
-/// The features that this crate requires of a disk.
-const REQUIRED: F = F::VERSION_1.union(F::INDIRECT_DESC);
+    .union(blk::F::CONFIG_WCE)
+    .union(blk::F::MQ);
 
 /// Chooses the features to accept: those of `offered` that this crate uses, and whose
 /// prerequisites are offered too (V04).
-///
-/// # Errors
-///
-/// [`Error::FeaturesMissing`].
-pub fn choose_features(offered: F) -> Result<F, Error> {
-    let missing = REQUIRED.difference(offered);
-    if !missing.is_empty() {
-        return Err(Error::FeaturesMissing { missing });
-    }
+#[must_use]
+pub fn choose_features(offered: F) -> F {
     let chosen = offered.intersection(transport::SUPPORTED.union(F::from(WANTED)));
     // A disk that offers CONFIG_WCE has to offer FLUSH too (VIRTIO 1.3 §5.2.5.2). A
     // write-back cache that cannot be flushed must not be switched on.
     if chosen.contains(F::from(blk::F::FLUSH)) {
-        Ok(chosen)
+        chosen
     } else {
-        Ok(chosen.difference(F::from(blk::F::CONFIG_WCE)))
+        chosen.difference(F::from(blk::F::CONFIG_WCE))
     }
 }
 
@@ -82,6 +75,8 @@ pub struct Config {
     pub write_cache: WriteCache,
     /// Whether the disk is read-only (V85).
     pub read_only: bool,
+    /// The number of request queues, at least 1.
+    pub queues: u16,
 }
 
 /// The fields as the disk reports them. A field is 0 if no accepted feature includes it.
@@ -93,6 +88,7 @@ struct Raw {
     blk_size: u32,
     topology: RawTopology,
     writeback: u8,
+    num_queues: u16,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -145,6 +141,7 @@ impl Config {
             },
             write_cache: write_cache(accepted, raw.writeback),
             read_only: given(blk::F::RO),
+            queues: raw.num_queues.max(1),
         })
     }
 
@@ -252,6 +249,13 @@ impl Raw {
             } else {
                 0
             },
+            num_queues: if given(blk::F::MQ) {
+                space
+                    .u16(field::NUM_QUEUES)
+                    .ok_or(missing(field::NUM_QUEUES))?
+            } else {
+                1
+            },
         })
     }
 }
@@ -298,6 +302,7 @@ mod tests {
             blk_size: 512,
             topology: RawTopology::default(),
             writeback: 1,
+            num_queues: 4,
         }
     }
 
@@ -335,6 +340,7 @@ mod tests {
             topology.min_io_size: MIN_IO_SIZE,
             topology.opt_io_size: OPT_IO_SIZE,
             writeback: WRITEBACK,
+            num_queues: NUM_QUEUES,
         }
     }
 
@@ -436,28 +442,13 @@ mod tests {
         }
     }
 
-    /// A32.
-    #[test]
-    fn without_a_required_feature_the_disk_is_refused() {
-        assert_eq!(
-            choose_features(F::VERSION_1),
-            Err(Error::FeaturesMissing {
-                missing: F::INDIRECT_DESC
-            })
-        );
-    }
-
     #[test]
     fn config_wce_is_not_accepted_without_flush() {
         let wce = F::from(blk::F::CONFIG_WCE);
-        assert!(!choose_features(REQUIRED | wce).unwrap().contains(wce));
+        assert!(!choose_features(wce).contains(wce));
 
         let flush = F::from(blk::F::FLUSH);
-        assert!(
-            choose_features(REQUIRED | wce | flush)
-                .unwrap()
-                .contains(wce)
-        );
+        assert!(choose_features(wce | flush).contains(wce));
     }
 
     proptest! {
@@ -466,13 +457,12 @@ mod tests {
         /// V04, V06.
         #[test]
         fn only_offered_and_known_features_are_chosen(bits in any::<u128>()) {
-            let offered = F::from_bits_retain(le128::from_ne(bits)) | REQUIRED;
+            let offered = F::from_bits_retain(le128::from_ne(bits));
 
-            let chosen = choose_features(offered).unwrap();
+            let chosen = choose_features(offered);
 
             prop_assert!(offered.contains(chosen));
             prop_assert!((transport::SUPPORTED | F::from(WANTED)).contains(chosen));
-            prop_assert!(chosen.contains(REQUIRED));
             prop_assert!(!chosen.contains(F::from(blk::F::ZONED)), "V82");
         }
 
@@ -495,6 +485,7 @@ mod tests {
                     opt_io_size: numbers[2],
                 },
                 writeback: bytes[2],
+                num_queues: features,
             };
             let accepted = blk::F::from_bits_retain(le128::from_ne(features.into()));
 

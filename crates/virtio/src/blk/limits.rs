@@ -1,8 +1,9 @@
-//! The limits of one request, as one pure function of the disk's configuration, the queue's
-//! size, and the number of descriptors that a slot has room for.
+//! The limits of requests, as one pure function of the disk's configuration, the queue's format
+//! and size, and the room that the driver has for requests.
 
 use super::config::Config;
 use crate::error::Error;
+use crate::queue::format::{QueueFormat, RingShape};
 use crate::queue_size::QueueSize;
 
 /// Bytes of a page. At worst, each page of a buffer is a segment of its own.
@@ -15,8 +16,9 @@ pub(super) const FRAME: u16 = 2;
 /// [`TooScattered`](super::Refusal::TooScattered).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The maximum number of requests in flight.
-    pub queue_depth: u16,
+    /// The shape of the queue. The number of its slots is the maximum number of requests in
+    /// flight.
+    pub shape: RingShape,
     /// The maximum number of physically contiguous segments of a transfer, at least 2.
     pub max_segments: u16,
     /// The maximum length of a transfer in bytes: a multiple of the page size, and at least
@@ -38,8 +40,29 @@ impl Limits {
     }
 }
 
-/// The limits of requests to a disk with `config`, on a queue of `queue_size`,
-/// with room for `table_entries` descriptors in each slot.
+/// The driver's room for requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The maximum number of requests in flight, at most [`MAX_SLOTS`](crate::slots::MAX_SLOTS).
+    pub slots: QueueSize,
+    /// The maximum number of descriptors of a request.
+    pub table_entries: u16,
+}
+
+impl Room {
+    /// The room in each of `queues` queues. The more queues there are, the fewer slots each of them
+    /// has, so that all together have 512 slots, or 16 each. So all areas take about 2 MiB.
+    #[must_use]
+    pub fn of_each(queues: u16) -> Self {
+        let slots = 512_u16.checked_div(queues).unwrap_or(512).clamp(16, 256);
+        Self {
+            slots: QueueSize::at_most(slots).unwrap_or(QueueSize::ONE),
+            table_entries: 256,
+        }
+    }
+}
+
+/// The limits of requests to a disk with `config`, on a queue of `queue_size` in `format`.
 ///
 /// A descriptor chain is no longer than the queue (V33). It has at most `seg_max` data
 /// descriptors of at most `size_max` bytes each (V92).
@@ -47,49 +70,47 @@ impl Limits {
 /// # Errors
 ///
 /// [`Error::LimitTooSmall`].
-pub fn limits(config: &Config, queue_size: QueueSize, table_entries: u16) -> Result<Limits, Error> {
-    let chain = queue_size.get().min(table_entries);
-    let by_chain = chain.saturating_sub(FRAME);
-    let data_descriptors = match config.seg_max {
-        Some(most) => u16::try_from(most).unwrap_or(u16::MAX).min(by_chain),
-        None => by_chain,
-    };
+pub fn limits(
+    config: &Config,
+    format: QueueFormat,
+    queue_size: QueueSize,
+    room: Room,
+) -> Result<Limits, Error> {
     // The number of descriptors that a page of data takes. If `size_max` is a page or more,
     // it is 1: a segment then takes no more descriptors than it has pages.
     let size_max = config.size_max.unwrap_or(u32::MAX);
     // At most 8, because `size_max` is at least a sector.
     let a_page = u16::try_from(PAGE.div_ceil(size_max.max(1))).unwrap_or(u16::MAX);
+    let two_pages = a_page.saturating_mul(2);
+    let shortest = two_pages.saturating_add(FRAME);
+    let shape = RingShape::new(format, queue_size, room.slots, shortest);
+    let chain = shape.longest_chain().min(room.table_entries);
+    let by_chain = chain.saturating_sub(FRAME);
+    let data_descriptors = match config.seg_max {
+        Some(most) => u16::try_from(most).unwrap_or(u16::MAX).min(by_chain),
+        None => by_chain,
+    };
     let max_segments = data_descriptors.checked_div(a_page).unwrap_or(0);
     // A buffer that begins inside a page touches one page more than its length has.
     match u32::from(max_segments).checked_sub(1) {
         Some(pages) if pages > 0 => Ok(Limits {
-            queue_depth: queue_size.get().min(crate::slots::MAX_SLOTS),
+            shape,
             max_segments,
             // Does not wrap: a product of 16 and 13 bits.
             max_transfer: pages.wrapping_mul(PAGE),
             data_descriptors,
             size_max,
         }),
-        _ => Err(too_small(config, queue_size, data_descriptors, a_page)),
-    }
-}
-
-/// Names the limit that leaves a request only `descriptors` data descriptors, of which
-/// two pages need twice `a_page`.
-fn too_small(config: &Config, queue_size: QueueSize, descriptors: u16, a_page: u16) -> Error {
-    let needed = a_page.saturating_mul(2);
-    if config.seg_max == Some(descriptors.into()) {
-        Error::LimitTooSmall {
+        _ if config.seg_max == Some(data_descriptors.into()) => Err(Error::LimitTooSmall {
             limit: "seg_max",
-            value: descriptors,
-            needed,
-        }
-    } else {
-        Error::LimitTooSmall {
+            value: data_descriptors,
+            needed: two_pages,
+        }),
+        _ => Err(Error::LimitTooSmall {
             limit: "queue_size",
             value: queue_size.get(),
-            needed: needed.saturating_add(FRAME),
-        }
+            needed: shortest,
+        }),
     }
 }
 
@@ -109,38 +130,75 @@ mod tests {
             topology: Topology::default(),
             write_cache: WriteCache::Absent,
             read_only: false,
+            queues: 1,
         }
     }
 
-    fn queue(size: u16) -> QueueSize {
-        QueueSize::new(size).unwrap()
+    const INDIRECT: QueueFormat = QueueFormat {
+        is_packed: false,
+        is_indirect: true,
+        event_idx: false,
+    };
+    const DIRECT: QueueFormat = QueueFormat {
+        is_indirect: false,
+        ..INDIRECT
+    };
+
+    fn room(table_entries: u16) -> Room {
+        Room {
+            slots: QueueSize::Q256,
+            table_entries,
+        }
+    }
+
+    /// The limits with indirect descriptors.
+    fn of(config: &Config, size: u16, table_entries: u16) -> Result<Limits, Error> {
+        let size = QueueSize::new(size).unwrap();
+        limits(config, INDIRECT, size, room(table_entries))
     }
 
     #[test]
     fn a_plain_disk_is_limited_by_its_queue() {
-        let limits = limits(&config(None, None), queue(256), 1024).unwrap();
+        let limits = of(&config(None, None), 256, 1024).unwrap();
 
         assert_eq!(limits.table_entries(), 256, "V33");
         assert_eq!(limits.max_segments, 254);
         assert_eq!(limits.max_transfer, 253 * 4096);
-        assert_eq!(limits.queue_depth, 256);
+        assert_eq!(limits.shape.slots(), QueueSize::Q256);
     }
 
     #[test]
     fn seg_max_and_the_table_limit_a_request_too() {
-        let by_disk = limits(&config(None, Some(126)), queue(256), 1024).unwrap();
-        let by_table = limits(&config(None, Some(126)), queue(256), 34).unwrap();
+        let by_disk = of(&config(None, Some(126)), 256, 1024).unwrap();
+        let by_table = of(&config(None, Some(126)), 256, 34).unwrap();
 
         assert_eq!(by_disk.max_segments, 126);
         assert_eq!(by_table.max_segments, 32);
         assert_eq!(by_table.max_transfer, 31 * 4096);
     }
 
+    /// V33: a chain without indirect descriptors has only the descriptors of its slot.
+    #[test]
+    fn without_indirect_descriptors_transfers_are_shorter_and_slots_fewer() {
+        let size = QueueSize::Q256;
+        let usual = limits(&config(None, None), DIRECT, size, room(256)).unwrap();
+        let tiny_segments = limits(&config(Some(512), None), DIRECT, size, room(256)).unwrap();
+
+        assert_eq!((usual.shape.slots().get(), usual.max_segments), (16, 14));
+        assert_eq!(usual.max_transfer, 13 * 4096);
+        assert_eq!(
+            tiny_segments.shape.slots().get(),
+            8,
+            "18 descriptors for two pages"
+        );
+        assert_eq!(tiny_segments.max_segments, 3);
+    }
+
     /// A26.
     #[test]
     fn a_small_size_max_costs_descriptors_and_a_large_one_costs_none() {
-        let tiny = limits(&config(Some(512), Some(u32::MAX)), queue(128), 1024).unwrap();
-        let huge = limits(&config(Some(u32::MAX), Some(u32::MAX)), queue(128), 1024).unwrap();
+        let tiny = of(&config(Some(512), Some(u32::MAX)), 128, 1024).unwrap();
+        let huge = of(&config(Some(u32::MAX), Some(u32::MAX)), 128, 1024).unwrap();
 
         assert_eq!(tiny.max_segments, 126 / 8);
         assert_eq!(huge.max_segments, 126);
@@ -151,7 +209,7 @@ mod tests {
     fn limits_too_small_for_a_page_are_refused_with_the_needed_value() {
         for seg_max in [1, 0] {
             assert_eq!(
-                limits(&config(None, Some(seg_max)), queue(128), 1024),
+                of(&config(None, Some(seg_max)), 128, 1024),
                 Err(Error::LimitTooSmall {
                     limit: "seg_max",
                     value: u16::try_from(seg_max).unwrap(),
@@ -160,7 +218,7 @@ mod tests {
             );
         }
         assert_eq!(
-            limits(&config(None, None), queue(2), 1024),
+            of(&config(None, None), 2, 1024),
             Err(Error::LimitTooSmall {
                 limit: "queue_size",
                 value: 2,
@@ -176,12 +234,23 @@ mod tests {
         fn every_request_within_the_limits_fits_the_queue_and_the_device(
             size_max in prop::option::of(prop_oneof![512..20_000_u32, any::<u32>().prop_map(|x| x.max(512))]),
             seg_max in prop::option::of(prop_oneof![0..300_u32, any::<u32>()]),
-            log in 0..=15_u32,
+            [log, slots] in [0..16_u32, 0..9],
             table_entries in any::<u16>(),
+            format in prop::sample::select(&[INDIRECT, DIRECT][..]),
         ) {
-            let size = queue(1 << log);
-            if let Ok(limits) = limits(&config(size_max, seg_max), size, table_entries) {
-                prop_assert!(limits.table_entries() <= size.get());
+            let [size, slots] = [log, slots].map(|log| QueueSize::new(1 << log).unwrap());
+            let room = Room { slots, table_entries };
+            let config = config(size_max, seg_max);
+            let found = limits(&config, format, size, room);
+            // Two pages, header and status.
+            let needed = 2 * PAGE.div_ceil(size_max.unwrap_or(u32::MAX)) + 2;
+            let possible = needed <= 1 << log
+                && needed <= table_entries.into()
+                && seg_max.is_none_or(|most| needed - 2 <= most);
+            prop_assert_eq!(found.is_ok(), possible);
+            if let Ok(limits) = found {
+                prop_assert!(limits.table_entries() <= limits.shape.longest_chain());
+                prop_assert!(limits.shape.slots() <= slots);
                 prop_assert!(limits.table_entries() <= table_entries);
                 prop_assert!(seg_max.is_none_or(|most| u32::from(limits.data_descriptors) <= most));
                 prop_assert!(limits.max_segments >= 2);

@@ -16,14 +16,12 @@
 
 use block::{Extent, Sector};
 use virtio_spec::blk;
-use virtio_spec::virtq::{Desc, DescF};
-use virtio_spec::{le16, le32, le64};
 
 use super::config::Config;
 use super::limits::Limits;
-use crate::dma::{CACHE_LINE, DmaAreas, DmaMemory, Record};
+use crate::dma::{CACHE_LINE, DmaAreas, DmaMemory, DmaTables, Record};
 use crate::error::Error;
-use crate::queue_size::QueueSize;
+use crate::queue::table::{Access, InOrder, Linked, TableFormat};
 use crate::slots::{Prepared, Slot, SlotAllocator};
 
 /// Bytes of a disk's identity (V89).
@@ -127,15 +125,11 @@ pub enum RequestError {
     UnknownStatus(u8),
 }
 
-/// The flags of a data descriptor for memory that the device writes.
-const FROM_DEVICE: DescF = DescF::NEXT.union(DescF::WRITE);
-/// The flags of a data descriptor for memory that the device reads.
-const TO_DEVICE: DescF = DescF::NEXT;
-
 /// The areas of all slots of a queue, in which requests are prepared.
 #[derive(Debug)]
 pub struct Requests<'m> {
     areas: DmaAreas<'m, HEAD>,
+    has_linked_tables: bool,
     data_descriptors: u16,
     size_max: u32,
     read_only: bool,
@@ -143,33 +137,39 @@ pub struct Requests<'m> {
 }
 
 impl<'m> Requests<'m> {
-    /// Returns how many bytes of memory the areas of `slots` slots need, whatever the
-    /// alignment of the memory.
+    /// Returns how many bytes of memory the areas of all slots need, whatever the alignment of
+    /// the memory.
     #[must_use]
-    pub fn memory_needed(slots: QueueSize, limits: &Limits) -> usize {
+    pub fn memory_needed(limits: &Limits) -> usize {
         DmaAreas::<HEAD>::stride(limits.table_entries())
-            .saturating_mul(usize::from(slots.get()))
+            .saturating_mul(usize::from(limits.shape.slots().get()))
             .saturating_add(CACHE_LINE - 1)
     }
 
-    /// Carves zeroed areas for `slots` slots out of `memory`, for a disk with `config`.
+    /// Carves zeroed areas for all slots out of `memory`, for a disk with `config`.
     ///
     /// # Errors
     ///
     /// [`Error::MemoryShort`].
     pub fn new(
         memory: &mut DmaMemory<'m>,
-        slots: QueueSize,
         config: &Config,
         limits: &Limits,
     ) -> Result<Self, Error> {
         Ok(Self {
-            areas: memory.areas(slots, limits.table_entries())?,
+            areas: memory.areas(limits.shape.slots(), limits.table_entries())?,
+            has_linked_tables: limits.shape.format().has_linked_tables(),
             data_descriptors: limits.data_descriptors,
             size_max: limits.size_max.max(1),
             read_only: config.read_only,
             flush: config.has_flush(),
         })
+    }
+
+    /// The tables of all slots, for a queue without indirect descriptors.
+    #[must_use]
+    pub fn tables(&self) -> DmaTables<'m> {
+        self.areas.tables()
     }
 
     /// Prepares a read of `extent` into a buffer, whose scatter/gather list is `list`.
@@ -189,10 +189,20 @@ impl<'m> Requests<'m> {
         list: &[E],
         segment: impl Fn(&E) -> Segment,
     ) -> Result<Prepared, Refused> {
-        match self.describe(&slot, FROM_DEVICE, extent.bytes(), list, segment) {
-            Ok(entries) => self.frame(slots, slot, blk::T::In, extent.sector(), entries),
-            Err(reason) => Err(Refused { slot, reason }),
-        }
+        let header = Header {
+            kind: blk::T::In,
+            sector: extent.sector(),
+        };
+        let bytes = extent.bytes();
+        self.prepare(
+            slots,
+            slot,
+            header,
+            Access::DeviceWrites,
+            bytes,
+            list,
+            segment,
+        )
     }
 
     /// Prepares a write of `extent` from a buffer. The parameters are those of
@@ -214,10 +224,20 @@ impl<'m> Requests<'m> {
             let reason = Refusal::ReadOnly;
             return Err(Refused { slot, reason });
         }
-        match self.describe(&slot, TO_DEVICE, extent.bytes(), list, segment) {
-            Ok(entries) => self.frame(slots, slot, blk::T::Out, extent.sector(), entries),
-            Err(reason) => Err(Refused { slot, reason }),
-        }
+        let header = Header {
+            kind: blk::T::Out,
+            sector: extent.sector(),
+        };
+        let bytes = extent.bytes();
+        self.prepare(
+            slots,
+            slot,
+            header,
+            Access::DeviceReads,
+            bytes,
+            list,
+            segment,
+        )
     }
 
     /// Prepares a flush of the disk's cache: sector 0, no data (V86).
@@ -231,7 +251,15 @@ impl<'m> Requests<'m> {
             let reason = Refusal::NoFlush;
             return Err(Refused { slot, reason });
         }
-        self.frame(slots, slot, blk::T::Flush, Sector(0), 1)
+        let header = Header {
+            kind: blk::T::Flush,
+            sector: Sector(0),
+        };
+        if self.has_linked_tables {
+            self.frame::<Linked>(slots, slot, header, 1)
+        } else {
+            self.frame::<InOrder>(slots, slot, header, 1)
+        }
     }
 
     /// Prepares a request for the disk's identity (GET_ID). [`Self::identity`] reads the
@@ -250,19 +278,55 @@ impl<'m> Requests<'m> {
             address: area.physical::<IDENTITY_AT>(),
             length: IDENTITY as u32,
         };
-        match self.describe(&slot, FROM_DEVICE, segment.length, &[segment], |it| *it) {
-            Ok(entries) => self.frame(slots, slot, blk::T::GetId, Sector(0), entries),
-            Err(reason) => Err(Refused { slot, reason }),
+        let header = Header {
+            kind: blk::T::GetId,
+            sector: Sector(0),
+        };
+        let bytes = segment.length;
+        self.prepare(
+            slots,
+            slot,
+            header,
+            Access::DeviceWrites,
+            bytes,
+            &[segment],
+            |it| *it,
+        )
+    }
+
+    /// Prepares a request for the first `bytes` bytes of a list.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the request")]
+    fn prepare<E>(
+        &self,
+        slots: &SlotAllocator,
+        slot: Slot,
+        header: Header,
+        access: Access,
+        bytes: u32,
+        list: &[E],
+        segment: impl Fn(&E) -> Segment,
+    ) -> Result<Prepared, Refused> {
+        if self.has_linked_tables {
+            match self.describe::<Linked, E>(&slot, access, bytes, list, segment) {
+                Ok(last) => self.frame::<Linked>(slots, slot, header, last),
+                Err(reason) => Err(Refused { slot, reason }),
+            }
+        } else {
+            match self.describe::<InOrder, E>(&slot, access, bytes, list, segment) {
+                Ok(last) => self.frame::<InOrder>(slots, slot, header, last),
+                Err(reason) => Err(Refused { slot, reason }),
+            }
         }
     }
 
     /// Writes data descriptors for the first `bytes` bytes of the list, from entry 1 of the
     /// table on. Returns the number of the entry behind them.
     #[inline]
-    fn describe<E>(
+    fn describe<F: TableFormat, E>(
         &self,
         slot: &Slot,
-        flags: DescF,
+        access: Access,
         bytes: u32,
         list: &[E],
         segment: impl Fn(&E) -> Segment,
@@ -277,8 +341,7 @@ impl<'m> Requests<'m> {
             let entry = |number: u16, element: &E| {
                 let Segment { address, length } = segment(element);
                 sum = sum.wrapping_add(length.wrapping_sub(1).into());
-                // Does not wrap: the table has fewer entries.
-                descriptor(address, length, flags, number.wrapping_add(1))
+                F::entry(number, address, length, access)
             };
             if let Some(last) = area.write_entries(1, list, entry)
                 && sum.wrapping_add(list.len() as u64) == u64::from(bytes)
@@ -286,17 +349,17 @@ impl<'m> Requests<'m> {
                 return Ok(last);
             }
         }
-        self.describe_pieces(slot, flags, bytes, list, segment)
+        self.describe_pieces::<F, E>(slot, access, bytes, list, segment)
     }
 
     /// As [`Self::describe`], for lists with empty segments, with segments that are longer
     /// than `size_max`, with more elements than descriptors, or with more bytes than the extent.
     #[cold]
     #[inline(never)]
-    fn describe_pieces<E>(
+    fn describe_pieces<F: TableFormat, E>(
         &self,
         slot: &Slot,
-        flags: DescF,
+        access: Access,
         bytes: u32,
         list: &[E],
         segment: impl Fn(&E) -> Segment,
@@ -320,7 +383,7 @@ impl<'m> Requests<'m> {
                 // Does not wrap: `entry` is at most `data_descriptors`, which leaves two entries
                 // for header and status.
                 let next = entry.wrapping_add(1);
-                area.write_entry(entry, descriptor(address, length, flags, next))
+                area.write_entry(entry, F::entry(entry, address, length, access))
                     .ok_or(Refusal::TooScattered)?;
                 address = address.wrapping_add(u64::from(length));
                 left = left.wrapping_sub(length);
@@ -338,22 +401,21 @@ impl<'m> Requests<'m> {
     /// the device reads precede those that it writes (V31). Also writes the header and the
     /// invalid status, and marks the request as prepared.
     #[inline]
-    fn frame(
+    fn frame<F: TableFormat>(
         &self,
         slots: &SlotAllocator,
         slot: Slot,
-        kind: blk::T,
-        sector: Sector,
+        header: Header,
         last: u16,
     ) -> Result<Prepared, Refused> {
         let area = self.areas.area(slot.index());
-        area.write::<Header, HEADER_AT>(Header { kind, sector });
+        area.write::<Header, HEADER_AT>(header);
         area.write::<u8, STATUS_AT>(POISON);
 
         let header = area.physical::<HEADER_AT>();
-        let first = descriptor(header, HEADER as u32, DescF::NEXT, 1);
+        let first = F::entry(0, header, HEADER as u32, Access::DeviceReads);
         let status = area.physical::<STATUS_AT>();
-        let status = descriptor(status, STATUS as u32, DescF::WRITE, 0);
+        let status = F::last(status, STATUS as u32, Access::DeviceWrites);
         let written = area
             .write_entry(0, first)
             .and_then(|()| area.write_entry(last, status));
@@ -412,33 +474,32 @@ impl<'m> Requests<'m> {
     }
 }
 
-#[inline]
-fn descriptor(address: u64, length: u32, flags: DescF, next: u16) -> Desc {
-    Desc {
-        addr: le64::from_ne(address),
-        len: le32::from_ne(length),
-        flags,
-        next: le16::from_ne(next),
-    }
-}
-
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
+    use virtio_spec::F;
+
     use super::*;
+    use crate::queue::format::{QueueFormat, RingShape};
+    use crate::queue_size::QueueSize;
 
     /// The area has a head of 48 bytes and a table, on cache lines of its own.
     #[test]
     fn each_slot_needs_an_area() {
         for (data_descriptors, area) in [(3, 128), (4, 192)] {
             let limits = Limits {
-                queue_depth: 4,
+                shape: RingShape::new(
+                    QueueFormat::of(F::INDIRECT_DESC),
+                    QueueSize::power(2),
+                    QueueSize::Q256,
+                    4,
+                ),
                 max_segments: data_descriptors,
                 max_transfer: 4096,
                 data_descriptors,
                 size_max: u32::MAX,
             };
-            let needed = Requests::memory_needed(QueueSize::new(4).unwrap(), &limits);
+            let needed = Requests::memory_needed(&limits);
 
             assert_eq!(needed, 4 * area + 63);
         }

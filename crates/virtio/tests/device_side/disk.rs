@@ -6,13 +6,15 @@ use std::iter;
 use block::{BlockSize, Blocks, CachePolicy, Capacity, Extent, Lba, Sectors, Topology, WriteCache};
 use testbed_virtio::common_config::Ring;
 use testbed_virtio::memory::{GuestMemory, Memory, PHYSICAL};
+use testbed_virtio::packed_ring::{PackedRingDevice, Place};
 use testbed_virtio::ring::{Chain, RingDevice};
-use virtio::blk::{Config, Limits, Refused, Requests, Segment, limits};
+use virtio::blk::{Config, Limits, Refused, Requests, Room, Segment, limits};
 use virtio::dma::DmaMemory;
+use virtio::queue::format::QueueFormat;
+use virtio::queue::{self, Used, VirtQueue};
 use virtio::queue_size::QueueSize;
 use virtio::slots::{Prepared, Slot, SlotAllocator};
 use virtio::spec::F;
-use virtio::split_queue::{self, SplitQueue, Used};
 use virtio::transport::RingPlacement;
 
 use crate::pci_device::PciDevice;
@@ -24,13 +26,31 @@ pub const UNSUPP: u8 = 2;
 pub const FLAGS: F = F::VERSION_1.union(F::INDIRECT_DESC);
 pub const EVENT_IDX: F = FLAGS.union(F::EVENT_IDX);
 
+/// All formats of a queue.
+pub fn formats() -> impl Iterator<Item = F> {
+    (0..8).map(|bits: u32| {
+        let mut features = F::VERSION_1;
+        features.set(F::RING_PACKED, bits & 1 != 0);
+        features.set(F::INDIRECT_DESC, bits & 2 != 0);
+        features.set(F::EVENT_IDX, bits & 4 != 0);
+        features
+    })
+}
+
+/// The room for requests in these tests.
+pub const ROOM: Room = Room {
+    slots: QueueSize::Q256,
+    table_entries: 32,
+};
+
 /// The offset and the length of the memory for data of requests. Ring and areas come before it.
 const DATA: usize = 256 * 1024;
 const DATA_LENGTH: usize = 64 * 1024;
 
 /// Identifies a request in a test.
 pub type Tag = u32;
-pub type Queue<'m> = SplitQueue<'m, Vec<Option<Tag>>>;
+pub type Table<P> = Vec<Option<P>>;
+pub type Queue<'m> = VirtQueue<'m, Table<Tag>>;
 
 /// A disk of 1 MiB that supports reads, writes and flushes.
 pub fn config() -> Config {
@@ -41,6 +61,7 @@ pub fn config() -> Config {
         topology: Topology::default(),
         write_cache: WriteCache::Fixed(CachePolicy::WriteBack),
         read_only: false,
+        queues: 1,
     }
 }
 
@@ -74,35 +95,132 @@ pub fn ring_of(ring: RingPlacement) -> Ring {
     Ring {
         size: ring.size.get(),
         descriptors: ring.descriptors,
-        available: ring.available,
-        used: ring.used,
+        driver: ring.driver,
+        device: ring.device,
+    }
+}
+
+/// The device's side of either kind of ring.
+pub trait DeviceSide<'m> {
+    fn new(memory: &'m GuestMemory, ring: Ring) -> Self;
+    fn ring(&self) -> Ring;
+    fn memory(&self) -> &'m GuestMemory;
+    /// Takes the next available request. `is_honest` is whether the ring has only what an honest
+    /// device and the driver wrote.
+    fn take(&mut self, is_honest: bool) -> Option<Chain>;
+    fn finish(&mut self, chain: &Chain, written: u32);
+    /// Returns a request that it may not have.
+    fn finish_any(&mut self, id: u32, written: u32);
+    /// Goes on at another place.
+    fn jump(&mut self, place: u16);
+    /// Writes any flags and any event index.
+    fn hint(&mut self, flags: u16, event: u16);
+}
+
+impl<'m> DeviceSide<'m> for RingDevice<'m> {
+    fn new(memory: &'m GuestMemory, ring: Ring) -> Self {
+        Self::new(memory, ring)
+    }
+
+    fn ring(&self) -> Ring {
+        self.ring
+    }
+
+    fn memory(&self) -> &'m GuestMemory {
+        self.memory
+    }
+
+    fn take(&mut self, is_honest: bool) -> Option<Chain> {
+        if !is_honest {
+            self.catch_up();
+        }
+        self.take()
+    }
+
+    fn finish(&mut self, chain: &Chain, written: u32) {
+        self.finish(chain, written);
+    }
+
+    fn finish_any(&mut self, id: u32, written: u32) {
+        self.finish_as(id, written);
+    }
+
+    fn jump(&mut self, place: u16) {
+        self.used = place;
+        self.set_used_idx(place);
+    }
+
+    fn hint(&mut self, flags: u16, event: u16) {
+        self.set_used_flags(flags);
+        self.set_avail_event(event);
+    }
+}
+
+impl<'m> DeviceSide<'m> for PackedRingDevice<&'m GuestMemory> {
+    fn new(memory: &'m GuestMemory, ring: Ring) -> Self {
+        Self::new(memory, ring)
+    }
+
+    fn ring(&self) -> Ring {
+        self.ring
+    }
+
+    fn memory(&self) -> &'m GuestMemory {
+        self.memory
+    }
+
+    fn take(&mut self, is_honest: bool) -> Option<Chain> {
+        match self.take() {
+            Ok(chain) => chain,
+            Err(error) if is_honest => panic!("{error}"),
+            Err(_) => None,
+        }
+    }
+
+    fn finish(&mut self, chain: &Chain, written: u32) {
+        self.finish(chain, written);
+    }
+
+    fn finish_any(&mut self, id: u32, written: u32) {
+        self.finish_as(id as u16, 1, written);
+    }
+
+    fn jump(&mut self, place: u16) {
+        let index = place % self.ring.size;
+        let wrap = place & 0x8000 != 0;
+        self.next_used = Place { index, wrap };
+    }
+
+    fn hint(&mut self, flags: u16, event: u16) {
+        self.set_device_events(event, flags);
     }
 }
 
 /// A driver and its device.
-pub struct Pair<'m> {
+pub struct Pair<'m, D = RingDevice<'m>> {
     pub slots: SlotAllocator,
     pub requests: Requests<'m>,
     pub queue: Queue<'m>,
-    pub device: RingDevice<'m>,
+    pub device: D,
     pub limits: Limits,
     next_tag: Cell<Tag>,
 }
 
-impl<'m> Pair<'m> {
+impl<'m, D: DeviceSide<'m>> Pair<'m, D> {
     pub fn new(memory: &'m GuestMemory, size: u16, features: F) -> Self {
         Self::with_config(memory, size, features, config())
     }
 
     pub fn with_config(memory: &'m GuestMemory, size: u16, features: F, config: Config) -> Self {
         let size = queue_size(size);
-        let limits = limits(&config, size, 32).expect("a disk that can be used");
+        let format = QueueFormat::of(features);
+        let limits = limits(&config, format, size, ROOM).expect("a disk that can be used");
         let mut dma = dma(memory);
-        let (requests, queue) = lay_out(&mut dma, size, features, &config, &limits);
+        let (requests, queue) = lay_out(&mut dma, &config, &limits);
         assert!(dma.left() >= DATA_LENGTH, "ring and areas reach the data");
-        let device = RingDevice::new(memory, ring_of(queue.placement()));
+        let device = D::new(memory, ring_of(queue.placement()));
         Self {
-            slots: SlotAllocator::new(0, size),
+            slots: SlotAllocator::new(0, limits.shape.slots()),
             requests,
             queue,
             device,
@@ -175,7 +293,7 @@ impl<'m> Pair<'m> {
     /// Publishes a request, which the device then takes.
     pub fn taken(&mut self, prepared: Prepared) -> (Tag, Chain) {
         let tag = self.publish(prepared);
-        (tag, self.device.take().expect("available"))
+        (tag, self.device.take(true).expect("available"))
     }
 
     /// Publishes a read, which the device then takes.
@@ -194,38 +312,37 @@ impl<'m> Pair<'m> {
         let pci = PciDevice::new();
         let reset = pci.reset_device();
         let tags = iter::from_fn(|| self.queue.reclaim(reset.quiet(), &self.slots)).collect();
-        self.device = RingDevice::new(self.device.memory, self.device.ring);
+        self.device = D::new(self.device.memory(), self.device.ring());
         tags
     }
 
     /// Makes the device write the status of a request.
     pub fn write_status(&self, chain: &Chain, status: u8) {
         let place = chain.descriptors.last().expect("a status").address;
-        self.device.memory.store8(place, status);
+        self.device.memory().store8(place, status);
     }
 
     /// Makes the device finish a request correctly.
     pub fn finish(&mut self, chain: &Chain) {
         self.write_status(chain, OK);
-        self.device.finish(chain.head, chain.writable_bytes());
+        self.device.finish(chain, chain.writable_bytes());
     }
 }
 
 /// Allocates ring and areas as a driver does.
 pub fn lay_out<'m>(
     dma: &mut DmaMemory<'m>,
-    size: QueueSize,
-    features: F,
     config: &Config,
     limits: &Limits,
 ) -> (Requests<'m>, Queue<'m>) {
     let before = dma.left();
-    let requests = Requests::new(dma, size, config, limits).expect("memory for the areas");
-    assert!(before - dma.left() <= Requests::memory_needed(size, limits));
+    let requests = Requests::new(dma, config, limits).expect("memory for the areas");
+    assert!(before - dma.left() <= Requests::memory_needed(limits));
     let before = dma.left();
-    let table = vec![None; size.get().into()];
-    let queue = SplitQueue::new(dma, 0, size, features, table).expect("memory for the ring");
-    assert!(before - dma.left() <= split_queue::memory_needed(size));
+    let table = vec![None; limits.shape.slots().get().into()];
+    let queue = VirtQueue::new(dma, 0, limits.shape, requests.tables(), table)
+        .expect("memory for the ring");
+    assert!(before - dma.left() <= queue::memory_needed(limits.shape));
     (requests, queue)
 }
 

@@ -2,10 +2,10 @@
 //! reset returns every request, once.
 
 use testbed_virtio::memory::Memory;
-use testbed_virtio::ring::Descriptor;
+use testbed_virtio::ring::{Descriptor, RingDevice};
 use virtio::blk::RequestError;
+use virtio::queue::{Rejection, RingFault};
 use virtio::slots::SlotAllocator;
-use virtio::split_queue::{Rejection, RingFault};
 
 use crate::disk::{
     EVENT_IDX, FLAGS, IOERR, OK, Pair, Tag, UNSUPP, data, extent, memory, queue_size,
@@ -39,7 +39,7 @@ fn expect_fault(pair: &mut Pair<'_>, fault: RingFault, in_flight: &[Tag]) {
 /// flight.
 fn fault_after(act: impl Fn(&mut Pair<'_>) -> (RingFault, Vec<Tag>)) {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let (fault, in_flight) = act(&mut pair);
     expect_fault(&mut pair, fault, &in_flight);
 }
@@ -68,7 +68,7 @@ fn expect_all_back_after_a_reset(pair: &mut Pair<'_>, in_flight: &[Tag]) {
 fn a_false_used_index_at_the_end_of_a_drain_marks_the_queue_faulty() {
     for features in [FLAGS, EVENT_IDX] {
         let memory = memory();
-        let mut pair = Pair::new(&memory, 8, features);
+        let mut pair = Pair::<RingDevice>::new(&memory, 8, features);
         let (tag, _) = pair.taken_read();
         assert_eq!(pair.queue.pop_used(), Ok(None));
         pair.device.set_used_idx(2);
@@ -93,7 +93,7 @@ fn a_used_id_that_is_not_in_flight_marks_the_queue_faulty() {
     for id in [&indirect[..], &beyond, &with_low_bits_of_the_head].concat() {
         fault_after(|pair| {
             let (tag, chain) = pair.taken_read();
-            assert_eq!((chain.head, chain.descriptors.len()), (0, 3));
+            assert_eq!((chain.id, chain.descriptors.len()), (0, 3));
             pair.device.finish_as(id, 1);
             let fault = match id {
                 0..8 => RingFault::NotInFlight { id: id as u16 },
@@ -115,7 +115,7 @@ fn the_same_id_twice_in_a_batch_completes_once() {
         let used = pair.pop_used();
         assert_eq!(used.payload, first);
         pair.release(used.slot);
-        (RingFault::NotInFlight { id: chain.head }, vec![second])
+        (RingFault::NotInFlight { id: chain.id }, vec![second])
     });
 }
 
@@ -130,7 +130,7 @@ fn a_replay_after_other_requests_completes_nothing() {
         pair.release(used.slot);
         let others = (0..7).map(|_| pair.taken_read().0).collect();
         pair.finish(&chain);
-        (RingFault::NotInFlight { id: chain.head }, others)
+        (RingFault::NotInFlight { id: chain.id }, others)
     });
 }
 
@@ -170,7 +170,7 @@ fn an_index_that_goes_back_or_beyond_the_requests_in_flight_marks_the_queue_faul
 #[test]
 fn a_drain_takes_no_more_requests_than_were_in_flight() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     for _ in 0..8 {
         pair.taken_read();
     }
@@ -196,10 +196,10 @@ fn a_drain_takes_no_more_requests_than_were_in_flight() {
 #[test]
 fn a_request_returned_without_a_status_stays_in_flight() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let (first, _) = pair.taken_read();
     let (second, chain) = pair.taken_read();
-    pair.device.finish(chain.head, 513);
+    pair.device.finish(&chain, 513);
 
     let used = pair.pop_used();
     assert_eq!(
@@ -209,7 +209,7 @@ fn a_request_returned_without_a_status_stays_in_flight() {
     pair.queue.take_back(used);
 
     assert_eq!(pair.queue.in_flight(), 2);
-    let fault = RingFault::NotFinished { id: chain.head };
+    let fault = RingFault::NotFinished { id: chain.id };
     expect_fault(&mut pair, fault, &[first, second]);
 }
 
@@ -217,7 +217,7 @@ fn a_request_returned_without_a_status_stays_in_flight() {
 #[test]
 fn the_status_of_an_earlier_request_is_not_used() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 4, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 4, FLAGS);
     for _ in 0..4 {
         let (_, chain) = pair.taken_read();
         pair.finish(&chain);
@@ -228,7 +228,7 @@ fn the_status_of_an_earlier_request_is_not_used() {
 
     for _ in 0..4 {
         let (_, chain) = pair.taken_read();
-        pair.device.finish(chain.head, 513);
+        pair.device.finish(&chain, 513);
         let used = pair.pop_used();
         assert_eq!(
             pair.requests.outcome(&used.slot),
@@ -249,7 +249,7 @@ const GARBAGE: Descriptor = Descriptor {
 #[test]
 fn rewritten_descriptors_and_tables_change_nothing() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     for _ in 0..20 {
         let (tag, chain) = pair.taken_read();
         pair.write_status(&chain, OK);
@@ -258,11 +258,11 @@ fn rewritten_descriptors_and_tables_change_nothing() {
             pair.device.write_descriptor(at, GARBAGE);
         }
         for entry in 0..chain.descriptors.len() as u64 {
-            let at = chain.table + 16 * entry;
+            let at = chain.table.expect("an indirect table") + 16 * entry;
             pair.device.write_descriptor(at, GARBAGE);
         }
 
-        pair.device.finish(chain.head, u32::MAX);
+        pair.device.finish(&chain, u32::MAX);
 
         let used = pair.pop_used();
         assert_eq!(used.payload, tag);
@@ -277,9 +277,9 @@ fn rewritten_descriptors_and_tables_change_nothing() {
 #[test]
 fn a_rewritten_available_ring_changes_nothing() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     pair.taken_read();
-    let available = pair.device.ring.available;
+    let available = pair.device.ring.driver;
 
     memory.store16(available + 2, 0x4444);
     pair.publish_read();
@@ -291,10 +291,10 @@ fn a_rewritten_available_ring_changes_nothing() {
 #[test]
 fn an_element_changed_after_it_was_taken_is_not_read_again() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
     pair.write_status(&chain, OK);
-    pair.device.finish(chain.head, 100);
+    pair.device.finish(&chain, 100);
 
     let used = pair.pop_used();
     pair.device.write_used(0, 5, 513);
@@ -308,7 +308,7 @@ fn an_element_changed_after_it_was_taken_is_not_read_again() {
 fn false_notification_fields_change_only_whether_to_notify() {
     for features in [FLAGS, EVENT_IDX] {
         let memory = memory();
-        let mut pair = Pair::new(&memory, 8, features);
+        let mut pair = Pair::<RingDevice>::new(&memory, 8, features);
         for hint in (0..=u16::MAX).step_by(if cfg!(miri) { 8191 } else { 251 }) {
             pair.device.set_avail_event(hint);
             pair.device.set_used_flags(hint);
@@ -327,7 +327,7 @@ fn false_notification_fields_change_only_whether_to_notify() {
 fn a_completion_before_the_publication_marks_the_queue_faulty() {
     for others in [0, 1] {
         let memory = memory();
-        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
         let tags: Vec<Tag> = (0..others).map(|_| pair.taken_read().0).collect();
         let prepared = pair.prepare_read();
         let id = prepared.index();
@@ -353,7 +353,7 @@ fn a_completion_before_the_publication_marks_the_queue_faulty() {
 #[test]
 fn a_completion_after_the_reset_marks_the_queue_faulty() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
     assert_eq!(pair.reset(), [tag]);
 
@@ -380,13 +380,13 @@ fn only_the_status_decides_how_a_request_ended() {
     for (status, outcome) in cases {
         for length in [0, 1, 512, 513, 514, 4096, u32::MAX] {
             let memory = memory();
-            let mut pair = Pair::new(&memory, 8, FLAGS);
+            let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
             let (_, chain) = pair.taken_read();
             if status != 0xFF {
                 pair.write_status(&chain, status);
             }
 
-            pair.device.finish(chain.head, length);
+            pair.device.finish(&chain, length);
 
             let used = pair.pop_used();
             assert_eq!(pair.requests.outcome(&used.slot), outcome);
@@ -399,7 +399,7 @@ fn only_the_status_decides_how_a_request_ended() {
 #[test]
 fn a_reply_that_changes_after_it_was_read_is_not_read_again() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let identify = pair.identify();
     let (_, chain) = pair.taken(identify);
     let place = chain.descriptors[1].address;
@@ -419,7 +419,7 @@ fn a_reply_that_changes_after_it_was_read_is_not_read_again() {
 #[test]
 fn an_identity_does_not_contain_data_of_an_earlier_request() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 4, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 4, FLAGS);
     for answer in [*b"a disk with 20 bytes", [0; 20]] {
         for _ in 0..4 {
             let identify = pair.identify();
@@ -443,12 +443,12 @@ fn an_identity_does_not_contain_data_of_an_earlier_request() {
 #[test]
 fn a_slot_in_flight_is_not_published_again() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
     for (by_its_own, reason) in [(false, Rejection::Stale), (true, Rejection::Unfit)] {
         let foreign = SlotAllocator::new(0, queue_size(8));
         let slot = foreign.reserve().unwrap();
-        assert_eq!(slot.index(), chain.head);
+        assert_eq!(slot.index(), chain.id);
         let prepared = pair
             .requests
             .read(&foreign, slot, extent(0, 1), &[data(0, 512)], |it| *it)

@@ -28,8 +28,8 @@ fn ring(size: u16) -> RingPlacement {
     RingPlacement {
         size: queue_size(size),
         descriptors: 0x1_2345_6780,
-        available: 0x2_3456_7892,
-        used: 0x3_4567_89A4,
+        driver: 0x2_3456_7894,
+        device: 0x3_4567_89A4,
     }
 }
 
@@ -101,8 +101,8 @@ fn a_device_is_initialised_in_the_specified_order() {
     let expected = Ring {
         size: 128,
         descriptors: 0x1_2345_6780,
-        available: 0x2_3456_7892,
-        used: 0x3_4567_89A4,
+        driver: 0x2_3456_7894,
+        device: 0x3_4567_89A4,
     };
     assert_eq!(found, expected);
     assert_eq!(pci.vectors(), (0, 1));
@@ -365,7 +365,6 @@ fn only_offered_and_supported_features_are_accepted() {
         ),
     ];
     for unsupported in [
-        F::RING_PACKED,
         F::IN_ORDER,
         F::NOTIFICATION_DATA,
         F::NOTIF_CONFIG_DATA,
@@ -391,7 +390,7 @@ fn unknown_features_are_ignored() {
     let pci = PciDevice::new();
     pci.function.borrow_mut().common.offered = u64::MAX;
     let device = acknowledged(&pci);
-    let chosen = virtio::blk::choose_features(device.offered()).unwrap();
+    let chosen = virtio::blk::choose_features(device.offered());
 
     let device = device.accept(chosen).unwrap();
 
@@ -429,6 +428,21 @@ fn the_queue_size_is_the_smaller_of_both_maxima() {
 
         assert_eq!(queue.size().get(), found);
         assert_eq!(queue.index(), 0);
+    }
+}
+
+/// V65: a packed ring may have any size, of which the driver uses a power of two.
+#[test]
+fn a_packed_ring_is_no_larger_than_the_device_offers() {
+    for (device_has, found) in [(3, 2), (5, 4), (255, 128), (256, 256), (32768, 256)] {
+        let pci = PciDevice::of(1, 256, 3);
+        pci.offer(OFFERED | F::RING_PACKED);
+        pci.lie(offset::QUEUE_SIZE, device_has);
+        let device = acknowledged(&pci).accept(OFFERED | F::RING_PACKED);
+
+        let queue = device.unwrap().find_queue(0, QueueSize::Q256).unwrap();
+
+        assert_eq!(queue.size().get(), found);
     }
 }
 

@@ -10,6 +10,7 @@ mod pci_device;
 mod configuration;
 mod hostile_ring;
 mod initialization;
+mod packed_ring;
 mod prepared;
 mod properties;
 mod ring;

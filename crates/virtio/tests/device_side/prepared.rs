@@ -3,10 +3,12 @@
 
 use testbed_virtio::memory::Memory;
 use testbed_virtio::ring::RingDevice;
+use virtio::queue::format::{QueueFormat, RingShape};
+use virtio::queue::{NotPublished, Rejection, RingFault, VirtQueue};
+use virtio::queue_size::QueueSize;
 use virtio::slots::{Prepared, Slot, SlotAllocator};
-use virtio::split_queue::{NotPublished, Rejection, RingFault, SplitQueue};
 
-use crate::disk::{FLAGS, Pair, data, dma, extent, memory, queue_size, ring_of};
+use crate::disk::{FLAGS, Pair, Table, data, dma, extent, memory, queue_size, ring_of};
 use crate::pci_device::PciDevice;
 
 /// Publishes a request that must be refused. Its payload must not be made.
@@ -31,7 +33,7 @@ fn prepare_all(pair: &mut Pair<'_>) -> Vec<Prepared> {
 #[test]
 fn slots_of_lost_requests_are_freed_without_a_reset() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let tag = pair.publish_read();
     let mut prepared = prepare_all(&mut pair);
     let late = prepared.pop().unwrap();
@@ -50,7 +52,7 @@ fn slots_of_lost_requests_are_freed_without_a_reset() {
 #[test]
 fn only_its_own_queue_publishes_or_cancels_a_request() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let other = SlotAllocator::new(1, queue_size(8));
     let build = |slots| {
         let slot = other.reserve().unwrap();
@@ -82,9 +84,11 @@ fn only_its_own_queue_publishes_or_cancels_a_request() {
 fn a_request_that_does_not_fit_the_queue_frees_its_slot() {
     for table in [2, 4, 32] {
         let (memory, other) = (memory(), memory());
-        let mut pair = Pair::new(&memory, 32, FLAGS);
-        let (size, table_of) = (queue_size(4), vec![None; table]);
-        pair.queue = SplitQueue::new(&mut dma(&other), 0, size, FLAGS, table_of).unwrap();
+        let mut pair = Pair::<RingDevice>::new(&memory, 32, FLAGS);
+        let format = QueueFormat::of(FLAGS);
+        let shape = RingShape::new(format, queue_size(4), QueueSize::Q256, 4);
+        let (tables, table_of) = (pair.requests.tables(), vec![None; table]);
+        pair.queue = VirtQueue::new(&mut dma(&other), 0, shape, tables, table_of).unwrap();
         pair.device = RingDevice::new(&other, ring_of(pair.queue.placement()));
 
         let pieces = [0, 1, 2].map(|page| data(page * 4096, 512));
@@ -110,9 +114,9 @@ fn a_request_that_does_not_fit_the_queue_frees_its_slot() {
 #[test]
 fn a_request_for_a_faulty_queue_frees_its_slot() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     pair.device.set_used_idx(1);
-    let fault = pair.queue.check_used_index().unwrap_err();
+    let fault = pair.queue.check_used().unwrap_err();
 
     let prepared = pair.prepare_read();
 
@@ -123,7 +127,7 @@ fn a_request_for_a_faulty_queue_frees_its_slot() {
 #[test]
 fn with_another_table_a_queue_works_once_it_is_reclaimed() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     pair.publish_read();
     pair.device.finish_as(99, 0);
     pair.queue.pop_used().unwrap_err();
@@ -165,17 +169,17 @@ fn with_another_table_a_queue_works_once_it_is_reclaimed() {
     let flush = requests.flush(&slots, slots.reserve().unwrap()).unwrap();
     queue.publish(&slots, flush, "a flush", |it| it).unwrap();
     let chain = device.take().unwrap();
-    device.finish(chain.head, 1);
+    device.finish(&chain, 1);
     assert_eq!(queue.pop_used().unwrap().unwrap().payload, "a flush");
 }
 
 #[test]
 fn with_another_table_and_nothing_in_flight_the_slots_keep_their_order() {
     let memory = memory();
-    let Pair { queue, .. } = Pair::new(&memory, 8, FLAGS);
+    let Pair { queue, .. } = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let slots = SlotAllocator::new(0, queue_size(16));
 
-    let _queue = queue.with_table(vec![None::<()>; 16], &slots);
+    let _queue = queue.with_table(Table::<()>::from([const { None }; 16]), &slots);
 
     let free = std::iter::from_fn(|| slots.reserve()).map(|slot| slot.index());
     assert!(free.eq(0..16));
@@ -185,8 +189,8 @@ fn with_another_table_and_nothing_in_flight_the_slots_keep_their_order() {
 fn a_used_ring_that_was_filled_before_driver_ok_is_found_at_once() {
     for index in [1, 8, 0x8000, 0xFFFF] {
         let memory = memory();
-        let mut pair = Pair::new(&memory, 8, FLAGS);
-        assert_eq!(pair.queue.check_used_index(), Ok(()));
+        let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
+        assert_eq!(pair.queue.check_used(), Ok(()));
 
         pair.device.set_used_idx(index);
 
@@ -195,30 +199,30 @@ fn a_used_ring_that_was_filled_before_driver_ok_is_found_at_once() {
             last: 0,
             in_flight: 0,
         };
-        assert_eq!(pair.queue.check_used_index(), Err(fault));
+        assert_eq!(pair.queue.check_used(), Err(fault));
         assert_eq!(pair.queue.fault(), Some(fault));
         // The fault stays when the device corrects the index.
         pair.device.set_used_idx(0);
-        assert_eq!(pair.queue.check_used_index(), Err(fault));
+        assert_eq!(pair.queue.check_used(), Err(fault));
     }
 }
 
 #[test]
 fn checking_the_used_index_takes_nothing() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
-    assert_eq!(pair.queue.check_used_index(), Ok(()));
+    assert_eq!(pair.queue.check_used(), Ok(()));
     pair.finish(&chain);
 
-    assert_eq!(pair.queue.check_used_index(), Ok(()));
-    assert_eq!(pair.queue.check_used_index(), Ok(()));
+    assert_eq!(pair.queue.check_used(), Ok(()));
+    assert_eq!(pair.queue.check_used(), Ok(()));
 
     let used = pair.pop_used();
     assert_eq!(used.payload, tag);
     pair.release(used.slot);
     assert_eq!(pair.queue.pop_used(), Ok(None));
-    assert_eq!(pair.queue.check_used_index(), Ok(()));
+    assert_eq!(pair.queue.check_used(), Ok(()));
 }
 
 /// A write with FUA is a write and a flush. The flush uses the slot of the write, so it cannot fail
@@ -226,7 +230,7 @@ fn checking_the_used_index_takes_nothing() {
 #[test]
 fn a_flush_follows_a_write_in_the_same_slot() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 4, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 4, FLAGS);
     let write = pair.write(extent(0, 1), &[data(0, 512)]).unwrap();
     let (_, chain) = pair.taken(write);
     pair.finish(&chain);
@@ -234,13 +238,13 @@ fn a_flush_follows_a_write_in_the_same_slot() {
     assert_eq!(pair.requests.outcome(&used.slot), Ok(()));
 
     let flush = pair.requests.flush(&pair.slots, used.slot).unwrap();
-    assert_eq!(flush.index(), chain.head);
+    assert_eq!(flush.index(), chain.id);
     let (tag, chain) = pair.taken(flush);
 
     assert_eq!(memory.load32(chain.descriptors[0].address), 4, "FLUSH");
     assert_eq!(chain.descriptors.len(), 2);
     // The write's status does not count for the flush.
-    pair.device.finish(chain.head, 1);
+    pair.device.finish(&chain, 1);
     let used = pair.pop_used();
     assert_eq!(used.payload, tag);
     assert!(pair.requests.outcome(&used.slot).is_err());

@@ -5,25 +5,24 @@ use testbed_virtio::memory::Memory;
 use testbed_virtio::ring::{Chain, RingDevice};
 use virtio::Error;
 use virtio::blk::Refusal;
-use virtio::spec::F;
-use virtio::split_queue::{RingFault, SplitQueue};
+use virtio::queue::{RingFault, VirtQueue};
 
-use crate::disk::{EVENT_IDX, FLAGS, Pair, config, data, dma, extent, memory, queue_size, ring_of};
+use crate::disk::{EVENT_IDX, FLAGS, Pair, config, data, dma, extent, memory, ring_of};
 
 /// V30.
 #[test]
 fn parts_of_a_ring_are_aligned_and_do_not_overlap_for_any_size() {
     for log in 0..=8 {
         let memory = memory();
-        let pair = Pair::new(&memory, 4.max(1 << log), FLAGS);
+        let pair = Pair::<RingDevice>::new(&memory, 4.max(1 << log), FLAGS);
 
         let ring = pair.device.ring;
         let size = u64::from(ring.size);
         assert!(ring.descriptors.is_multiple_of(16));
-        assert!(ring.available.is_multiple_of(2));
-        assert!(ring.used.is_multiple_of(4));
-        assert!(ring.descriptors + 16 * size <= ring.available);
-        assert!(ring.available + 6 + 2 * size <= ring.used);
+        assert!(ring.driver.is_multiple_of(2));
+        assert!(ring.device.is_multiple_of(4));
+        assert!(ring.descriptors + 16 * size <= ring.driver);
+        assert!(ring.driver + 6 + 2 * size <= ring.device);
     }
 }
 
@@ -31,41 +30,66 @@ fn parts_of_a_ring_are_aligned_and_do_not_overlap_for_any_size() {
 #[test]
 fn a_new_ring_is_zeroed() {
     let memory = memory();
-    let pair = Pair::new(&memory, 8, EVENT_IDX);
+    let pair = Pair::<RingDevice>::new(&memory, 8, EVENT_IDX);
 
     let ring = pair.device.ring;
     let bytes = |from: u64, length: u64| (from..from + length).map(|at| memory.load8(at));
     assert!(bytes(ring.descriptors, 16 * 8).all(|byte| byte == 0));
-    assert!(bytes(ring.available, 6 + 2 * 8).all(|byte| byte == 0));
-    assert!(bytes(ring.used, 6 + 8 * 8).all(|byte| byte == 0));
+    assert!(bytes(ring.driver, 6 + 2 * 8).all(|byte| byte == 0));
+    assert!(bytes(ring.device, 6 + 8 * 8).all(|byte| byte == 0));
 }
 
-/// INDIRECT is only used if it was negotiated.
 #[test]
-fn without_indirect_descriptors_or_with_a_request_in_flight_there_is_no_queue() {
-    let used = [vec![None; 7], vec![Some(1)]].concat();
-    for (features, table, error) in [
-        (F::VERSION_1, vec![None; 8], Error::NoIndirect),
-        (FLAGS, used, Error::TableInUse),
-    ] {
-        let memory = memory();
-        let queue = SplitQueue::new(&mut dma(&memory), 0, queue_size(8), features, table);
-        assert_eq!(queue.err(), Some(error));
-    }
+fn with_a_request_in_flight_in_its_table_there_is_no_queue() {
+    let memory = memory();
+    let Pair {
+        slots,
+        requests,
+        limits,
+        ..
+    } = Pair::<RingDevice>::new(&memory, 8, FLAGS);
+    let mut table = [None; 8];
+    let (first, second) = (self::memory(), self::memory());
+    let mut queue = VirtQueue::new(
+        &mut dma(&first),
+        0,
+        limits.shape,
+        requests.tables(),
+        &mut table[..],
+    )
+    .expect("a queue");
+    let flush = requests.flush(&slots, slots.reserve().unwrap()).unwrap();
+    queue.publish(&slots, flush, 1, |it| it).unwrap();
+
+    let queue = VirtQueue::new(
+        &mut dma(&second),
+        0,
+        limits.shape,
+        requests.tables(),
+        &mut table[..],
+    );
+
+    assert_eq!(queue.err(), Some(Error::TableInUse));
 }
 
 #[test]
 fn an_id_beyond_a_shorter_table_is_not_in_flight() {
     for id in [2, 7] {
         let (memory, other) = (memory(), memory());
-        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
         let table = vec![None; 2];
-        pair.queue =
-            SplitQueue::new(&mut dma(&other), 0, queue_size(8), FLAGS, table).expect("a queue");
+        pair.queue = VirtQueue::new(
+            &mut dma(&other),
+            0,
+            pair.limits.shape,
+            pair.requests.tables(),
+            table,
+        )
+        .expect("a queue");
         pair.device = RingDevice::new(&other, ring_of(pair.queue.placement()));
         pair.publish_read();
 
-        pair.device.finish(id, 1);
+        pair.device.finish_as(id.into(), 1);
 
         assert_eq!(pair.queue.pop_used(), Err(RingFault::NotInFlight { id }));
         assert_eq!(pair.queue.in_flight(), 1);
@@ -88,7 +112,7 @@ fn lengths(chain: &Chain) -> Vec<u32> {
 #[test]
 fn a_read_is_header_data_and_status() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
     let segments = [data(0, 512), data(8192, 1024)];
 
     let read = pair.read(extent(7, 3), &segments).unwrap();
@@ -110,7 +134,7 @@ fn a_read_is_header_data_and_status() {
 #[test]
 fn a_write_has_data_for_the_device_to_read() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
 
     let write = pair.write(extent(2047, 1), &[data(0, 512)]).unwrap();
     let (_, chain) = pair.taken(write);
@@ -125,7 +149,7 @@ fn a_write_has_data_for_the_device_to_read() {
 #[test]
 fn a_flush_has_sector_0_and_no_data() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
     // The slot was used for another sector before.
     for _ in 0..16 {
         let read = pair.read(extent(9, 1), &[data(0, 512)]).unwrap();
@@ -144,7 +168,7 @@ fn a_flush_has_sector_0_and_no_data() {
 #[test]
 fn an_identity_is_asked_for_with_20_bytes() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
 
     let identify = pair.identify();
     let (_, chain) = pair.taken(identify);
@@ -170,7 +194,7 @@ fn writes_to_a_read_only_disk_and_flushes_without_a_write_cache_are_refused() {
         write_cache: WriteCache::Absent,
         ..config()
     };
-    let pair = Pair::with_config(&memory, 16, FLAGS, disk);
+    let pair = Pair::<RingDevice>::with_config(&memory, 16, FLAGS, disk);
 
     let write = pair.write(extent(0, 1), &[data(0, 512)]);
     let flush = pair.flush();
@@ -182,7 +206,7 @@ fn writes_to_a_read_only_disk_and_flushes_without_a_write_cache_are_refused() {
 #[test]
 fn a_refused_request_leaves_its_slot_with_the_caller() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 4, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 4, FLAGS);
     let scattered = [0, 1, 2, 3].map(|page| data(page * 4096, 512));
 
     for (segments, reason) in [
@@ -206,7 +230,7 @@ fn segments_are_no_longer_than_size_max() {
         size_max: Some(5000),
         ..config()
     };
-    let mut pair = Pair::with_config(&memory, 32, FLAGS, disk);
+    let mut pair = Pair::<RingDevice>::with_config(&memory, 32, FLAGS, disk);
 
     let read = pair.read(extent(0, 32), &[data(0, 16384)]).unwrap();
     let (_, chain) = pair.taken(read);
@@ -218,7 +242,7 @@ fn segments_are_no_longer_than_size_max() {
 #[test]
 fn bytes_beyond_the_extent_and_empty_segments_are_not_used() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
     let with_empty_ones = [data(0, 0), data(512, 700), data(0, 0), data(4096, 4096)];
     let more_than_descriptors = [[data(0, 700), data(4096, 4096)]; 20].concat();
 
@@ -233,7 +257,7 @@ fn bytes_beyond_the_extent_and_empty_segments_are_not_used() {
 #[test]
 fn a_finished_request_is_returned_with_its_slot_payload_and_length() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
     let (tag, chain) = pair.taken_read();
     assert_eq!(pair.queue.in_flight(), 1);
     assert_eq!(pair.queue.pop_used(), Ok(None));
@@ -242,7 +266,7 @@ fn a_finished_request_is_returned_with_its_slot_payload_and_length() {
     let used = pair.pop_used();
 
     assert_eq!(used.payload, tag);
-    assert_eq!(used.slot.index(), chain.head);
+    assert_eq!(used.slot.index(), chain.id);
     assert_eq!(used.written, 513);
     assert_eq!(pair.requests.outcome(&used.slot), Ok(()));
     assert_eq!(pair.queue.in_flight(), 0);
@@ -252,7 +276,7 @@ fn a_finished_request_is_returned_with_its_slot_payload_and_length() {
 #[test]
 fn requests_are_returned_in_the_order_of_the_device() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
     let taken: Vec<_> = (0..10).map(|_| pair.taken_read()).collect();
 
     for (_, chain) in taken.iter().rev() {
@@ -268,7 +292,7 @@ fn requests_are_returned_in_the_order_of_the_device() {
 #[test]
 fn indexes_wrap_at_65536() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 4, EVENT_IDX);
+    let mut pair = Pair::<RingDevice>::new(&memory, 4, EVENT_IDX);
     let rounds = if cfg!(miri) { 40 } else { 70_000_u32 };
 
     for round in 1..=rounds {
@@ -289,7 +313,7 @@ fn indexes_wrap_at_65536() {
 fn interrupts_are_suppressed_either_by_the_flags_or_by_the_event() {
     for (features, suppressed) in [(FLAGS, (1, 0)), (EVENT_IDX, (0, 0xFFFF))] {
         let memory = memory();
-        let mut pair = Pair::new(&memory, 8, features);
+        let mut pair = Pair::<RingDevice>::new(&memory, 8, features);
         let fields = |device: &RingDevice<'_>| (device.avail_flags(), device.used_event());
 
         pair.queue.suppress_interrupts();
@@ -304,7 +328,7 @@ fn interrupts_are_suppressed_either_by_the_flags_or_by_the_event() {
 fn enabling_interrupts_reports_requests_that_finished_meanwhile() {
     for features in [FLAGS, EVENT_IDX] {
         let memory = memory();
-        let mut pair = Pair::new(&memory, 8, features);
+        let mut pair = Pair::<RingDevice>::new(&memory, 8, features);
         let (_, chain) = pair.taken_read();
         pair.queue.suppress_interrupts();
         assert_eq!(pair.queue.pop_used(), Ok(None));
@@ -320,7 +344,7 @@ fn enabling_interrupts_reports_requests_that_finished_meanwhile() {
 #[test]
 fn the_device_gets_one_notification_for_a_batch_if_it_asks_for_one() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, EVENT_IDX);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, EVENT_IDX);
     assert!(!pair.queue.notification_needed(), "nothing was published");
     pair.device.set_avail_event(1);
     pair.publish_read();
@@ -332,7 +356,7 @@ fn the_device_gets_one_notification_for_a_batch_if_it_asks_for_one() {
     assert!(!pair.queue.notification_needed());
 
     let memory = self::memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     pair.publish_read();
     assert!(pair.queue.notification_needed());
     pair.device.set_used_flags(1);
@@ -344,17 +368,18 @@ fn the_device_gets_one_notification_for_a_batch_if_it_asks_for_one() {
 #[test]
 fn areas_do_not_expose_earlier_contents_of_the_memory() {
     let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let (_, chain) = pair.taken_read();
 
     let header = chain.descriptors[0].address;
     let status = chain.descriptors[2].address;
-    let shown: Vec<u8> = (header + 16..chain.table)
+    let table = chain.table.expect("an indirect table");
+    let shown: Vec<u8> = (header + 16..table)
         .filter(|at| *at != status)
         .map(|at| memory.load8(at))
         .collect();
     assert_eq!(shown, vec![0; 31]);
     let entries = 16 * chain.descriptors.len() as u64;
-    let rest = chain.table + entries..chain.table + 16 * u64::from(pair.limits.table_entries());
+    let rest = table + entries..table + 16 * u64::from(pair.limits.table_entries());
     assert!(rest.map(|at| memory.load8(at)).all(|byte| byte == 0));
 }

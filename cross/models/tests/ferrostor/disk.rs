@@ -183,7 +183,7 @@ impl State {
         while ring.enable_notifications(event_idx) {
             let chain = ring.take().expect("available");
             execute(&mut self.blocks, self.next.take(), &chain);
-            ring.finish(chain.head, chain.writable_bytes());
+            ring.finish(&chain, chain.writable_bytes());
         }
         ring.interrupt_wanted(event_idx, before)
     }

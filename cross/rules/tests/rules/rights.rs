@@ -123,11 +123,7 @@ const CALLS: &[Call] = &[
     ("Dpc open", "has.dpc.open(cx)", OPEN),
     ("Interrupt open", "has.interrupt.open(cx)", OPEN),
     ("Message open", "has.message.open(cx)", OPEN),
-    (
-        "open_with",
-        "has.start_io.open_with(&has.dpc, cx, |_, _| ())",
-        OPEN,
-    ),
+    ("open_with", "has.start_io.open_with(cx, |_, _| ())", OPEN),
     (
         "StartIo with_held",
         "has.start_io.with_held(cx, |_| ())",

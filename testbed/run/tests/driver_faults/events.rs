@@ -28,7 +28,6 @@ const FAILED: u8 = 0x80;
 
 /// Feature bits.
 const SIZE_MAX: u64 = 1 << 1;
-const INDIRECT_DESC: u64 = 1 << 28;
 const VERSION_1: u64 = 1 << 32;
 
 /// Registers of the common configuration.
@@ -262,12 +261,6 @@ fn devices_whose_features_or_fields_are_unusable() {
     let why =
         format!("the device does not offer VIRTIO_F_VERSION_1 (features offered: 0x{offered:X})");
     refused(Event::VersionMissing, &why, with(offered));
-    let offered = all & !INDIRECT_DESC;
-    let why = format!(
-        "the device does not offer VIRTIO_F_INDIRECT_DESC, which the driver needs (features \
-         offered: 0x{offered:X})"
-    );
-    refused(Event::FeatureMissing, &why, with(offered));
     let offered = all | UNKNOWN;
     let why = format!(
         "the device does not accept the features 0x{all:X} (features offered: 0x{offered:X})"
