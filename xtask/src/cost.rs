@@ -68,6 +68,10 @@ pub struct Options {
     )]
     function: String,
 
+    /// Properties of the disk that differ from the default, with QEMU's names: packed=on
+    #[arg(long, value_name = "PROPERTY=VALUE,...", conflicts_with = "set_budget")]
+    device: Option<String>,
+
     /// Print the figures as JSON
     #[arg(long, conflicts_with = "set_budget")]
     json: bool,
@@ -116,7 +120,11 @@ fn figures(options: &Options) -> Result<(), CostError> {
     let driver = Chosen::parse(&options.driver)?;
     let beside = options.beside.as_deref().map(Chosen::parse).transpose()?;
     let depth = options.depth.iter().map(|depth| format!("--depth={depth}"));
-    let mut flags: Vec<String> = depth.collect();
+    let device = options
+        .device
+        .iter()
+        .map(|device| format!("--device={device}"));
+    let mut flags: Vec<String> = depth.chain(device).collect();
     let count = |driver| count(driver, &options.function, &flags);
     if options.set_budget {
         let budget = budget_of(&count(&driver)?);

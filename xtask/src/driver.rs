@@ -49,7 +49,8 @@ impl Driver {
     #[must_use]
     pub const fn testbed_options(self) -> &'static [&'static str] {
         match self {
-            Self::Ferrostor => &["--house-rules"],
+            // As in inf/ferrostor.inx.
+            Self::Ferrostor => &["--house-rules", "--message-limit", "32"],
             Self::Ramdisk => &["--house-rules", "--function", "bell"],
             // This disk stores no data, so there is nothing to verify.
             Self::Locks => &["--house-rules", "--function", "bell", "--verify-bytes", "0"],
@@ -97,5 +98,24 @@ mod tests {
         for driver in Driver::value_variants() {
             assert_eq!(Driver::from_str(driver.name(), false), Ok(*driver));
         }
+    }
+
+    /// The testbed grants as many messages as Windows, and the driver has a queue for each but
+    /// one.
+    #[test]
+    fn the_inf_the_testbed_and_the_driver_agree_on_the_number_of_messages() {
+        let inf = include_str!("../../inf/ferrostor.inx");
+        let limit = inf
+            .lines()
+            .find_map(|line| line.split_once("MessageNumberLimit, 0x00010001, "))
+            .map(|(_, limit)| limit);
+        let options = Driver::Ferrostor.testbed_options();
+        let option = options.iter().position(|it| *it == "--message-limit");
+
+        assert_eq!(limit, option.map(|at| options[at + 1]));
+        let framework = include_str!("../../crates/storport/src/state.rs");
+        // One DPC object for each queue, and one more: see `driver::MAX_QUEUES`.
+        assert!(framework.contains("pub const MAX_DPCS: u8 = 32;"));
+        assert_eq!(limit, Some("32"));
     }
 }

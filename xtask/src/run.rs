@@ -21,6 +21,8 @@ testbed. The most useful ones:
   --size 1G               size of the temporary image
   --cpus 4                number of virtual CPUs
   --interrupts msix|intx  interrupt type of the device
+  --device packed=on,...  properties of the disk, with QEMU's names: packed, indirect_desc,
+                          event_idx, num-queues, queue-size, vectors, iommu_platform
   --verify                enable all checks, and run one thread at a time in an order
                           that the seed determines
   --verify-bytes 64M      how much to write and read back before the workload
@@ -36,6 +38,7 @@ The arguments after -- describe the workload. For all options:
 Examples:
   cargo xtask run
   cargo xtask run --disk disk.img --interrupts intx
+  cargo xtask run --device packed=on,num-queues=4
   cargo xtask run -- -b4K -d10 -t2 -o32 -r -w30 -L
   cargo xtask run --driver ramdisk
   cargo xtask run --verify --seed 7

@@ -45,6 +45,10 @@ pub struct Settings {
     #[arg(long, value_enum, default_value = "virtio-blk")]
     pub function: FunctionKind,
 
+    /// Properties of the disk that differ from the default, with QEMU's names
+    #[arg(long, value_name = "PROPERTY=VALUE,...", value_parser = run::properties)]
+    pub device: Option<Box<BlkSettings>>,
+
     /// Requests in flight at a time, 1 to 256
     #[arg(long, value_name = "DEPTH,...", value_delimiter = ',', default_values_t = [1, 32, 256],
           value_parser = value_parser!(u32).range(1..=256))]
@@ -93,7 +97,8 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
         FunctionKind::VirtioBlk => Some(run::temporary_image(DISK)?.0),
         FunctionKind::Bell => None,
     };
-    let (function, disk) = run::function(&machine, disk, BlkSettings::default());
+    let (function, disk) =
+        run::function(&machine, disk, *settings.device.clone().unwrap_or_default());
     let adapter = Adapter::start(
         &machine,
         &image,

@@ -17,7 +17,6 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-pub(crate) use self::hardware::{function, temporary_image};
 use self::{
     crash::Crash,
     hardware::{DiskFile, Hardware},
@@ -26,6 +25,10 @@ pub use self::{
     hardware::TemporaryImageError,
     imports::print_imports,
     settings::{FunctionKind, Settings},
+};
+pub(crate) use self::{
+    hardware::{function, temporary_image},
+    settings::properties,
 };
 use crate::{
     command_line,
@@ -310,6 +313,7 @@ impl Run<'_> {
             AdapterSettings {
                 checks: self.settings.checks(),
                 srb: self.settings.srb,
+                message_limit: self.settings.message_limit,
                 ..AdapterSettings::default()
             },
         );
@@ -335,9 +339,10 @@ impl Run<'_> {
         let limits = adapter.limits();
         writeln!(
             out,
-            "adapter   started in {:.2?}; {} a transfer, {} scatter/gather elements, alignment mask \
-             {:#x}",
+            "adapter   started in {:.2?}; {}{} a transfer, {} scatter/gather elements, alignment \
+             mask {:#x}",
             clock::instant() - begin,
+            self.hardware.queues(),
             Size(limits.max_transfer_bytes.into()),
             limits.max_physical_breaks,
             limits.alignment_mask,

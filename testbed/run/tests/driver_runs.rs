@@ -33,6 +33,75 @@ fn data_survive_each_type_of_interrupts_srbs_and_device_and_sleeps() {
     }
 }
 
+/// Each pair of values of two properties occurs in at least one run: ring, indirect descriptors,
+/// EVENT_IDX, queues, messages (one for each queue and one more, one, none) and shape of SRBs.
+const PAIRWISE: &str = "
+    packed=off,indirect_desc=on,event_idx=on,num-queues=1,vectors=2 storage
+    packed=on,indirect_desc=off,event_idx=off,num-queues=1,vectors=1 scsi
+    packed=on,indirect_desc=on,event_idx=off,num-queues=2,vectors=3 scsi
+    packed=off,indirect_desc=off,event_idx=on,num-queues=2,vectors=0 scsi
+    packed=on,indirect_desc=on,event_idx=on,num-queues=4,vectors=0 storage
+    packed=off,indirect_desc=off,event_idx=off,num-queues=4,vectors=5 storage
+    packed=off,indirect_desc=on,event_idx=off,num-queues=1,vectors=0 scsi
+    packed=off,indirect_desc=on,event_idx=on,num-queues=4,vectors=1 scsi
+    packed=on,indirect_desc=off,event_idx=on,num-queues=2,vectors=1 storage
+    packed=on,indirect_desc=off,event_idx=on,num-queues=1,vectors=2 storage";
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn data_survive_on_every_ring_with_every_pair_of_properties() {
+    let lines = PAIRWISE.trim().lines().map(str::trim);
+    for (number, line) in (1_u32..).zip(lines) {
+        let (device, srb) = line.split_once(' ').expect("properties and SRBs");
+        let seed = number.to_string();
+        let options = [
+            "--cpus", "4", "--verify", "--seed", &seed, "--device", device,
+        ];
+        let sizes = [
+            "--srb",
+            srb,
+            "--verify-bytes",
+            "1M",
+            "--restart",
+            "1",
+            "--dump",
+        ];
+
+        let text = command::passes(DRIVER, &[options, sizes].concat(), SHORT);
+
+        assert!(text.contains(" 0 mismatches"), "{line}: {text}");
+        let value = |name: &str| device.split(name).nth(1).map(|it| &it[..1]);
+        let queues = match (value("num-queues="), value("vectors=")) {
+            (_, Some("0" | "1" | "2")) | (Some("1"), _) => "1 queue, ".to_owned(),
+            (queues, _) => format!("{} queues, ", queues.expect("a number")),
+        };
+        assert!(text.contains(&queues), "{line}: {text}");
+    }
+}
+
+/// The driver uses as many queues as processors, messages and DPC objects allow.
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn each_queue_has_a_message_of_its_own() {
+    for (device, cpus, limit, queues) in [
+        ("num-queues=64", "40", "2048", "31 queues, "),
+        ("num-queues=64", "40", "32", "31 queues, "),
+        ("num-queues=64", "40", "31", "30 queues, "),
+        ("num-queues=8", "3", "32", "3 queues, "),
+    ] {
+        let options = ["--cpus", cpus, "--device", device, "--message-limit", limit];
+        let sizes = ["--verify-bytes", "4M"];
+
+        let text = command::passes(
+            DRIVER,
+            &[&options[..], &sizes].concat(),
+            "-b4K -r -o2 -d1 -W0",
+        );
+
+        assert!(text.contains(queues), "{device} {cpus} {limit}: {text}");
+    }
+}
+
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
 fn the_driver_imports_from_its_port_driver_alone() {

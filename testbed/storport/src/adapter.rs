@@ -196,6 +196,8 @@ pub struct AdapterSettings {
     pub escalation: Escalation,
     /// The CPU of HwStartIo.
     pub start_io_cpu: StartIoCpu,
+    /// The maximum number of messages that are granted: MessageNumberLimit of the INF file.
+    pub message_limit: u16,
     /// What happens to stray messages.
     pub stray_messages: StrayMessages,
     /// When optional callbacks are called.
@@ -251,6 +253,7 @@ impl Default for AdapterSettings {
             paused_time_outs: PausedTimeOuts::Run,
             escalation: Escalation::Bus,
             start_io_cpu: StartIoCpu::Same,
+            message_limit: u16::MAX,
             stray_messages: StrayMessages::Dropped,
             optional_callbacks: OptionalCallbacks::OnDemand,
             interrupt_time: InterruptTime::AtOnce,

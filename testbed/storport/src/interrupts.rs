@@ -81,7 +81,10 @@ impl Interrupts for Wires {
 impl Controller {
     /// Connects to the function of `port`. Delivers nothing before [`Self::connect`].
     pub(super) fn start(port: &'static Port) -> io::Result<&'static Self> {
-        let messages = port.function.msix_vectors();
+        let messages = port
+            .function
+            .msix_vectors()
+            .min(port.settings.message_limit);
         let controller: &'static Self = Box::leak(Box::new(Self {
             port,
             messages: (0..messages).map(|_| Line::default()).collect(),

@@ -289,7 +289,8 @@ fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller)
         if configuration.interrupt_mode == wdk::InterruptSynchronizePerMessage {
             port.locks.separate_messages(controller.messages());
         }
-        plug_and_play::unmask_messages(&port.function, Controller::cpu_of);
+        let messages = controller.messages();
+        plug_and_play::unmask_messages(&port.function, messages, Controller::cpu_of);
     }
     controller.connect();
 }

@@ -92,8 +92,12 @@ pub(super) fn enable(function: &Arc<dyn PciFunction>, wanted: InterruptKind) -> 
     }
 }
 
-/// Gives each message an address and data, and unmasks it.
-pub(super) fn unmask_messages(function: &Arc<dyn PciFunction>, cpu_of: impl Fn(u32) -> u32) {
+/// Gives each of the first `count` messages an address and data, and unmasks it.
+pub(super) fn unmask_messages(
+    function: &Arc<dyn PciFunction>,
+    count: u32,
+    cpu_of: impl Fn(u32) -> u32,
+) {
     let Some(at) = msix(function.as_ref()) else {
         return;
     };
@@ -101,7 +105,7 @@ pub(super) fn unmask_messages(function: &Arc<dyn PciFunction>, cpu_of: impl Fn(u
     function.config_read(at + MSIX_TABLE, &mut table);
     let table = u32::from_le_bytes(table);
     let (bar, offset) = (table as usize & 7, u64::from(table & !7));
-    for message in 0..u32::from(function.msix_vectors()) {
+    for message in 0..count {
         let entry = offset + u64::from(message) * MSIX_ENTRY;
         let address = message_address(cpu_of(message));
         let words = [

@@ -83,8 +83,10 @@ fn connect(port: &Port) {
     let Some(controller) = port.interrupts.get() else {
         return;
     };
-    if port.messages() > 0 {
-        plug_and_play::unmask_messages(&port.function, super::interrupts::Controller::cpu_of);
+    let messages = port.messages();
+    if messages > 0 {
+        let cpu_of = super::interrupts::Controller::cpu_of;
+        plug_and_play::unmask_messages(&port.function, messages, cpu_of);
     }
     controller.connect();
 }

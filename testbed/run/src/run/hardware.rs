@@ -105,7 +105,7 @@ impl Hardware {
         let blk = BlkSettings {
             device_id: settings.device_id,
             serial: "TESTBED".to_owned(),
-            ..BlkSettings::default()
+            ..*settings.device.clone().unwrap_or_default()
         };
         let (function, device) = function(machine, image, blk);
         Self {
@@ -115,6 +115,15 @@ impl Hardware {
             disk_name,
             contents,
             _mark: to_mark.map(Mark),
+        }
+    }
+
+    /// How many queues of the disk the driver uses, for the output.
+    pub(super) fn queues(&self) -> String {
+        match self.device.as_ref().map(|device| device.live_queues()) {
+            None => String::new(),
+            Some(1) => "1 queue, ".to_owned(),
+            Some(count) => format!("{count} queues, "),
         }
     }
 

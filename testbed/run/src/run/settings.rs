@@ -9,7 +9,7 @@ use clap::{
 };
 
 use crate::size::Size;
-use testbed_devices::DeviceId;
+use testbed_devices::{BlkSettings, DeviceId, PropertyError};
 use testbed_machine::InterruptKind;
 use testbed_storport::adapter::{Checks, SrbShape};
 
@@ -54,9 +54,18 @@ pub struct Settings {
     #[arg(long, default_value = "msix", value_parser = interrupts())]
     pub interrupts: InterruptKind,
 
+    /// Maximum number of messages that are granted to the device: MessageNumberLimit of
+    /// the INF file
+    #[arg(long, value_name = "COUNT", default_value = "2048")]
+    pub message_limit: u16,
+
     /// Type of the SRBs
     #[arg(long, default_value = "storage", value_parser = srb())]
     pub srb: SrbShape,
+
+    /// Properties of the disk that differ from the default, with QEMU's names
+    #[arg(long, value_name = "PROPERTY=VALUE,...", value_parser = properties)]
+    pub device: Option<Box<BlkSettings>>,
 
     /// PCI device id of the disk
     #[arg(long, default_value = "modern", value_parser = device_id())]
@@ -135,6 +144,10 @@ pub enum FunctionKind {
     /// Device that only interrupts, for a driver with its own RAM disk: PCI 1234:BE11,
     /// see testbed/devices/src/bell.rs
     Bell,
+}
+
+pub(crate) fn properties(list: &str) -> Result<Box<BlkSettings>, PropertyError> {
+    list.parse().map(Box::new)
 }
 
 /// A parser of two names, each with its help.
