@@ -432,6 +432,20 @@ impl<T: Record> DmaRing<'_, T> {
         unsafe { value.into_words().store(self.at(index)) };
     }
 
+    /// Reads the second word of the value at `index`, once.
+    #[inline]
+    #[must_use]
+    pub fn read_second(&self, index: u16) -> u64
+    where
+        T: Record<Words = [u64; 2]>,
+    {
+        // SAFETY: `DmaRing`'s invariant: the value has two words.
+        let place = unsafe { self.at(index).add(size_of::<u64>()) };
+        // SAFETY: as for `read`.
+        let [word] = unsafe { <[u64; 1]>::load(place) };
+        u64::from_le(word)
+    }
+
     /// Writes the value at `index`, whose second word makes it valid for the device: a device
     /// that sees this word also sees all that was written before.
     #[inline]

@@ -67,15 +67,25 @@ impl Record for Descriptor {
 
     #[inline]
     fn from_words([address, rest]: [u64; 2]) -> Self {
-        let rest = u64::from_le(rest);
-        // Each cast keeps the low bits, where the shift has moved the field.
+        let (length, id, flags) = fields(u64::from_le(rest));
         Self {
             address: u64::from_le(address),
-            length: rest as u32,
-            id: rest.wrapping_shr(32) as u16,
-            flags: rest.wrapping_shr(48) as u16,
+            length,
+            id,
+            flags,
         }
     }
+}
+
+/// Length, id and flags in the second word of a descriptor.
+#[inline]
+fn fields(second: u64) -> (u32, u16, u16) {
+    // Each cast keeps the low bits, where the shift has moved the field.
+    (
+        second as u32,
+        second.wrapping_shr(32) as u16,
+        second.wrapping_shr(48) as u16,
+    )
 }
 
 /// The parts of a packed ring in shared memory.
@@ -219,7 +229,7 @@ impl<'m> PackedRing<'m> {
     /// Whether the device has used the descriptor at `next_used`.
     #[inline]
     fn is_used(&self) -> bool {
-        let flags = self.parts.descriptors.read(self.next_used).flags;
+        let (.., flags) = fields(self.parts.descriptors.read_second(self.next_used));
         let used = if self.wrap_counter(self.next_used) {
             AVAIL | USED
         } else {
@@ -237,11 +247,11 @@ impl<'m> PackedRing<'m> {
         if !self.is_used() {
             return None;
         }
-        let Descriptor { id, length, .. } = self.parts.descriptors.read(self.next_used);
+        let (written, id, _) = fields(self.parts.descriptors.read_second(self.next_used));
         Some(Returned {
             slot: id,
             id,
-            written: length,
+            written,
         })
     }
 }
