@@ -1,13 +1,13 @@
 //! The miniport: Storport's callbacks for a virtio disk.
 
-use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 
 use scsi::Disk;
 use storport::{
     BuildIo, Configured, Dpc, DpcLocked, Exclusive, FindAdapter, Guard, Held, Initialize,
-    Interrupt, Interrupted, MAX_DPCS, MessageInterrupt, MessageLocks, Miniport, NotFound,
-    PassiveInitialize, Performance, Proves, ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop,
-    StorStatus, Timer, callback,
+    Interrupt, Interrupted, MAX_DPCS, MessageInterrupt, MessageLocks, MessageTarget, Miniport,
+    NotFound, PassiveInitialize, Performance, Processor, Proves, ResetBus, Restart, Srb, StartIo,
+    StartIoLocked, Stop, StorStatus, Timer, callback,
     level::{DpcHeld, StartIoHeld},
 };
 use virtio::{
@@ -48,6 +48,8 @@ pub struct Adapter<'a> {
     pub first: &'a RequestQueue<'a>,
     /// How many of the queues are used.
     pub used: AtomicU16,
+    /// The number of the queue for requests of each processor, by [`processor_index`].
+    pub queue_numbers: [AtomicU8; PROCESSORS],
     /// A DPC object without data. Its DPC calls [`Life::attend`].
     pub attention: DpcLocked<'a, ()>,
     /// The device and its life cycle.
@@ -97,15 +99,28 @@ impl<'a> Adapter<'a> {
         if self.used.load(Ordering::Relaxed) <= 1 {
             return self.first;
         }
-        let processor = cx.processor().map_or(0, |processor| {
-            // A group has up to 64 processors.
-            usize::from(processor.group)
-                .wrapping_mul(64)
-                .wrapping_add(processor.number.into())
-        });
-        let queues = self.used_queues();
-        let number = processor.checked_rem(queues.len()).unwrap_or(0);
-        queues.get(number).unwrap_or(self.first)
+        let index = cx.processor().map_or(0, processor_index);
+        let number = self.queue_numbers.get(index);
+        let number = number.map_or(0, |number| number.load(Ordering::Relaxed));
+        self.used_queues()
+            .get(usize::from(number))
+            .unwrap_or(self.first)
+    }
+
+    /// Chooses the queue for requests of each processor: one whose message interrupts that
+    /// processor, so that its completions come back there. `targets` has the processors of each
+    /// queue's message. Queues that are equally good take turns.
+    #[cold]
+    fn assign_processors(&self, targets: &[MessageTarget]) {
+        for (index, number) in self.queue_numbers.iter().enumerate() {
+            let processor = processor_at(index);
+            let near = || (0..).zip(targets).filter(|(_, it)| it.contains(processor));
+            let chosen = match index.checked_rem(near().count()) {
+                Some(turn) => near().nth(turn).map(|(queue, _)| queue),
+                None => index.checked_rem(targets.len()).map(|queue| queue as u8),
+            };
+            number.store(chosen.unwrap_or(0), Ordering::Relaxed);
+        }
     }
 
     /// Reserves a slot of the first queue that has one.
@@ -137,6 +152,30 @@ impl<'a> Adapter<'a> {
     ) -> Actions {
         let (life, held) = life.split();
         life.attend(self, held, demand, clock)
+    }
+}
+
+/// The number of processors whose queues are chosen one by one. Further ones share the queues of
+/// these.
+pub const PROCESSORS: usize = 256;
+
+/// The number of processors in a group, at most.
+const GROUP: usize = 64;
+
+/// The index of a processor.
+#[inline]
+fn processor_index(processor: Processor) -> usize {
+    let number = usize::from(processor.number);
+    let index = usize::from(processor.group).wrapping_mul(GROUP);
+    index.wrapping_add(number) % PROCESSORS
+}
+
+/// The processor with an index below [`PROCESSORS`].
+fn processor_at(index: usize) -> Processor {
+    // Neither cast loses a bit: there are 4 groups of 64 processors.
+    Processor {
+        group: (index / GROUP) as u16,
+        number: (index % GROUP) as u8,
     }
 }
 
@@ -219,13 +258,22 @@ impl Miniport for Ferrostor {
     }
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
+        let queues = messages(adapter, |message| cx.has_message(message)).queues();
+        let mut targets = [MessageTarget::default(); MAX_QUEUES as usize];
         // Whatever Storport grants: HwStartIo takes only the queue's lock, so it runs with
-        // or without concurrent channels.
-        let _: Performance = cx.optimize(&Performance {
-            channels: adapter.processors,
-            dpc_redirection: true,
-            ..Performance::default()
-        });
+        // or without concurrent channels, and an unknown target is no target.
+        let _: Performance = cx.optimize(
+            &Performance {
+                channels: adapter.processors,
+                dpc_redirection: true,
+                messages: cx
+                    .has_message(0)
+                    .then_some((0, u32::from(queues).saturating_sub(1))),
+                ..Performance::default()
+            },
+            &mut targets,
+        );
+        adapter.assign_processors(targets.get(..queues.into()).unwrap_or_default());
         // A dump stack has no HwPassiveInitialize and no interrupts, so the device starts
         // here, without vectors.
         if !cx.is_dump() {

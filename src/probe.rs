@@ -6,7 +6,7 @@
 //! wait for the device: it runs at PASSIVE_LEVEL, or in a dump stack, where nothing else
 //! runs.
 
-use core::sync::atomic::{AtomicBool, AtomicU16};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16};
 
 use scsi::{Disk, Serial, WriteCacheState};
 use storport::{AdapterLimits, Configured, FindAdapter, LimitsError, MappedRegisters};
@@ -22,7 +22,7 @@ use virtio::{
 
 use crate::{
     device::{Life, POLL, Stage, TICK, enable_queue, start_device},
-    driver::{Adapter, MAX_QUEUES},
+    driver::{Adapter, MAX_QUEUES, PROCESSORS},
     error::Error,
     io::{Notifying, Queue, RequestQueue, ShortUsed},
     registers::{Window, shared_memory},
@@ -126,6 +126,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         queues,
         first: queues.first().ok_or_else(out_of_memory)?,
         used: AtomicU16::new(1),
+        queue_numbers: [const { AtomicU8::new(0) }; PROCESSORS],
         attention: cx.dpc_locked(()).ok_or_else(out_of_memory)?,
         life: cx.start_io_locked(Life::new(stage, accepted)),
         isr,

@@ -81,7 +81,7 @@ pub use lock::{
     MessageLock, MessageLocked, StartIoLock, StartIoLocked,
 };
 pub use miniport::{Interrupted, MessageLocks, Miniport, NotFound, register};
-pub use performance::{Performance, StartIoParameters};
+pub use performance::{MessageTarget, Performance, StartIoParameters};
 pub use pool::Pool;
 pub use registers::MappedRegisters;
 pub use routines::{

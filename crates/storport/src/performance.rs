@@ -3,13 +3,13 @@
 #![expect(unsafe_code, reason = "the structures are Storport's")]
 
 use wdk_sys::{
-    PERF_CONFIGURATION_DATA, PSCSI_REQUEST_BLOCK, STARTIO_PERFORMANCE_PARAMETERS,
-    STOR_PERF_CONCURRENT_CHANNELS, STOR_PERF_DPC_REDIRECTION,
+    GROUP_AFFINITY, PERF_CONFIGURATION_DATA, PSCSI_REQUEST_BLOCK, STARTIO_PERFORMANCE_PARAMETERS,
+    STOR_PERF_ADV_CONFIG_LOCALITY, STOR_PERF_CONCURRENT_CHANNELS, STOR_PERF_DPC_REDIRECTION,
     STOR_PERF_DPC_REDIRECTION_CURRENT_CPU, STOR_PERF_INTERRUPT_MESSAGE_RANGES,
     STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO, STOR_PERF_VERSION_4,
 };
 
-use crate::{extension::Header, port, status::StorStatus};
+use crate::{extension::Header, port, routines::Processor, status::StorStatus};
 
 /// The BOOLEAN `Query` of StorPortInitializePerfOpts, as C passes it: [`QUERY`] returns the flags
 /// that Storport supports, and [`SET`] sets flags.
@@ -34,6 +34,20 @@ pub struct Performance {
     /// Requests are completed in HwStartIo
     /// (STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO).
     pub completes_in_start_io: bool,
+}
+
+/// The processors that a message can interrupt. No processor, before Storport has set it.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub struct MessageTarget(GROUP_AFFINITY);
+
+impl MessageTarget {
+    /// Whether the message can interrupt this processor.
+    #[must_use]
+    pub fn contains(&self, processor: Processor) -> bool {
+        let bit = 1_u64.checked_shl(processor.number.into()).unwrap_or(0);
+        self.0.Group == processor.group && self.0.Mask & bit != 0
+    }
 }
 
 impl Performance {
@@ -82,9 +96,12 @@ impl Performance {
     /// Asks Storport which options it supports, and sets those that are wanted. Returns the options
     /// that were granted.
     ///
+    /// If `messages` is granted, and `targets` has an element for each of them, also asks for
+    /// the processors of each message (STOR_PERF_ADV_CONFIG_LOCALITY).
+    ///
     /// # Safety
     /// Called from HwInitialize or HwPassiveInitialize, not in a dump stack.
-    pub(crate) unsafe fn request(&self, adapter: &Header) -> Self {
+    pub(crate) unsafe fn request(&self, adapter: &Header, targets: &mut [MessageTarget]) -> Self {
         let mut data = PERF_CONFIGURATION_DATA {
             Version: STOR_PERF_VERSION_4,
             Size: size_of::<PERF_CONFIGURATION_DATA>() as u32,
@@ -94,7 +111,8 @@ impl Performance {
         if unsafe { port::initialize_perf_opts(adapter, QUERY, &raw mut data) }.is_err() {
             return Self::default();
         }
-        let granted = self.among(data.Flags);
+        let offered = data.Flags;
+        let granted = self.among(offered);
         data.Flags = granted.flags();
         if data.Flags == 0 {
             return granted;
@@ -103,7 +121,18 @@ impl Performance {
         let (first, last) = granted.messages.unwrap_or_default();
         data.FirstRedirectionMessageNumber = first;
         data.LastRedirectionMessageNumber = last;
-        // SAFETY: As above.
+        let count = last.wrapping_sub(first).wrapping_add(1);
+        let have_targets = usize::try_from(count).is_ok_and(|count| count <= targets.len());
+        if offered & STOR_PERF_ADV_CONFIG_LOCALITY != 0
+            && granted.messages.is_some()
+            && have_targets
+        {
+            data.Flags |= STOR_PERF_ADV_CONFIG_LOCALITY;
+            // A `MessageTarget` is a GROUP_AFFINITY. Storport writes one for each message.
+            data.MessageTargets = targets.as_mut_ptr().cast();
+        }
+        // SAFETY: As above. MessageTargets is null, or has an element for each message and
+        // outlives the call.
         match unsafe { port::initialize_perf_opts(adapter, SET, &raw mut data) } {
             Ok(()) => granted,
             Err(_) => Self::default(),

@@ -28,7 +28,7 @@ use crate::{
     event::Event,
     extension::Header,
     find_adapter::FindAdapter,
-    performance::{Performance, StartIoParameters},
+    performance::{MessageTarget, Performance, StartIoParameters},
     pool::Pool,
     port,
     srb::{Address, Direction, NotStarted, ScatterGather, Srb},
@@ -384,7 +384,10 @@ routines! {
         /// Asks Storport for the options in `wanted` that it supports (StorPortInitializePerfOpts).
         /// Returns the options that it granted, perhaps none. Only the first call asks Storport.
         /// Later calls return no options, and do not change those that were granted.
-        pub fn optimize(&self, wanted: &Performance) -> Performance
+        ///
+        /// If `messages` is granted and `targets` has an element for each of them, in their order,
+        /// Storport is asked for the processors that each message can interrupt, too.
+        pub fn optimize(&self, wanted: &Performance, targets: &mut [MessageTarget]) -> Performance
         where
             Self: Optimizes,
         {
@@ -393,7 +396,7 @@ routines! {
                 return Performance::default();
             }
             // SAFETY: This is HwInitialize or HwPassiveInitialize.
-            let granted = unsafe { wanted.request(adapter) };
+            let granted = unsafe { wanted.request(adapter, targets) };
             adapter.state.grant_channels(granted.channels);
             granted
         }

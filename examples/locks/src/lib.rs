@@ -239,10 +239,13 @@ impl Miniport for Locks {
     }
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
-        cx.optimize(&Performance {
-            channels: 4,
-            ..Performance::default()
-        });
+        cx.optimize(
+            &Performance {
+                channels: 4,
+                ..Performance::default()
+            },
+            &mut [],
+        );
         adapter.alone(cx);
         adapter.raise(adapter.interrupt.open(cx), &adapter.interrupt_raised, || {});
         adapter.raise(adapter.message.open(cx), &adapter.message_raised, || {});

@@ -145,10 +145,13 @@ impl Miniport for Ramdisk {
 
     fn initialize<'a>(_: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
         // If Storport grants them, HwStartIo runs on as many processors at once.
-        cx.optimize(&Performance {
-            channels: PARTS as u32,
-            ..Performance::default()
-        });
+        cx.optimize(
+            &Performance {
+                channels: PARTS as u32,
+                ..Performance::default()
+            },
+            &mut [],
+        );
         true
     }
 

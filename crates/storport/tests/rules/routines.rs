@@ -90,10 +90,10 @@ fn pool_after_free<'a>(
 /// storport-rules.md StorPortInitializePerfOpts, StorPortPerfOpts.
 fn options_without_data(cx: &mut Initialize<'_, '_>) -> Performance {
     #[cfg(wrong)]
-    return cx.optimize(core::ptr::null());
+    return cx.optimize(core::ptr::null(), &mut []);
     //~ E0308
     #[cfg(right)]
-    cx.optimize(&Performance::default())
+    cx.optimize(&Performance::default(), &mut [])
 }
 
 /// The uncached extension may only be taken after `configure`, because Storport must know first

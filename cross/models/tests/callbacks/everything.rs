@@ -254,10 +254,13 @@ where
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
         let _exclusive = exclusive();
-        cx.optimize(&Performance {
-            channels: 2,
-            ..Performance::default()
-        });
+        cx.optimize(
+            &Performance {
+                channels: 2,
+                ..Performance::default()
+            },
+            &mut [],
+        );
         adapter.start_io.open(cx).up();
         adapter.requests.open(cx).pair.up();
         adapter.threaded.open(cx).up();

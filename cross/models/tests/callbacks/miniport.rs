@@ -159,10 +159,13 @@ impl Miniport for Keeper {
     }
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
-        cx.optimize(&Performance {
-            channels: 2,
-            ..Performance::default()
-        });
+        cx.optimize(
+            &Performance {
+                channels: 2,
+                ..Performance::default()
+            },
+            &mut [],
+        );
         adapter.interrupts.open(cx).up();
         adapter.flushes.open(cx).count.up();
         for queue in &*adapter.queues {

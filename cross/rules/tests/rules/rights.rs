@@ -43,7 +43,7 @@ const CALLS: &[Call] = &[
     ),
     (
         "optimize",
-        "cx.optimize(&Performance::default())",
+        "cx.optimize(&Performance::default(), &mut [])",
         &["performance options cannot be set in"],
     ),
     (

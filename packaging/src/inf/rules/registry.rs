@@ -364,7 +364,8 @@ const FLAGS: u64 = 0x703f;
 const KEY_ONLY: u64 = 0x2010;
 
 /// The values of type REG_DWORD that Windows reads, besides [`SERVICE_VALUES`].
-const DWORDS: [&str; 5] = [
+const DWORDS: [&str; 6] = [
+    "DevicePolicy",
     "MessageNumberLimit",
     "MSISupported",
     "RemappingFlags",
