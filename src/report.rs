@@ -83,7 +83,7 @@ impl Report {
             RingFault::UsedIndex { found, .. } => [text("used index out of range"), number(found)],
             RingFault::IdOutOfRange { id } => [text("used id out of range"), number(id)],
             RingFault::NotInFlight { id } => [text("used id not in flight"), number(id)],
-            RingFault::NotFinished { id } => [text("no status for used id"), number(id)],
+            RingFault::NotFinished { slot } => [text("no status in slot"), number(slot)],
         };
         Self::new(event, inserts)
     }

@@ -96,12 +96,11 @@ pub enum RingFault {
         /// The used id.
         id: u16,
     },
-    /// A used id names a request that the device has not finished: the device wrote
-    /// no status.
-    #[error("used id {id} has no status: reset the device")]
+    /// The device returned a request that it has not finished: it wrote no status.
+    #[error("slot {slot}: the device returned the request without a status; reset the device")]
     NotFinished {
-        /// The used id.
-        id: u16,
+        /// The index of the request's slot.
+        slot: u16,
     },
 }
 
@@ -433,13 +432,13 @@ where
     /// queue faulty. The device may still write to the request's memory, so the request
     /// stays in flight until [`Self::reclaim`] returns it.
     pub fn take_back(&mut self, used: Used<P>) {
-        let id = used.slot.index();
-        if let Some(place) = self.requests.table.get_mut(usize::from(id)) {
+        let slot = used.slot.index();
+        if let Some(place) = self.requests.table.get_mut(usize::from(slot)) {
             *place = Some(used.payload);
             // Does not wrap: the request was counted before `pop_used` took it.
             self.requests.in_flight = self.requests.in_flight.wrapping_add(1);
         }
-        self.requests.mark_faulty(RingFault::NotFinished { id });
+        self.requests.mark_faulty(RingFault::NotFinished { slot });
     }
 
     /// Checks that the device has returned no more requests than are in flight, and takes

@@ -206,10 +206,11 @@ fn a_request_returned_without_a_status_stays_in_flight() {
         pair.requests.outcome(&used.slot),
         Err(RequestError::NoStatus)
     );
+    let slot = used.slot.index();
     pair.queue.take_back(used);
 
     assert_eq!(pair.queue.in_flight(), 2);
-    let fault = RingFault::NotFinished { id: chain.id };
+    let fault = RingFault::NotFinished { slot };
     expect_fault(&mut pair, fault, &[first, second]);
 }
 

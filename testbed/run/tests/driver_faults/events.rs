@@ -449,7 +449,7 @@ fn a_used_ring_that_is_wrong() {
         (used_id(0x1_0000), "used id out of range (65536)"),
         (used_id(900), "used id out of range (900)"),
         (used_id(77), "used id not in flight (77)"),
-        (no_status, "no status for used id (0)"),
+        (no_status, "no status in slot (0)"),
     ] {
         let bench = start(patient());
         let before = bench.device.resets();
