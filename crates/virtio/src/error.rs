@@ -128,8 +128,10 @@ pub enum Error {
         index: u16,
     },
     /// The queue's size is not possible: a split ring's is a power of two, and a packed ring's
-    /// at most 32768.
-    #[error("queue {index} has size {size}: no power of two, or above 32768")]
+    /// is from 1 to 32768.
+    #[error(
+        "queue {index} has size {size}: a split ring needs a power of two, a packed ring 1 to 32768"
+    )]
     QueueSize {
         /// The queue.
         index: u16,

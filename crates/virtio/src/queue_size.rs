@@ -4,6 +4,8 @@
 /// The size of a virtqueue in descriptors: a power of two in 1..=32768. A split ring has no
 /// other sizes (VIRTIO 1.3 §2.7). A packed ring may have them (§2.8), but a driver may use a
 /// smaller ring than the device offers.
+///
+/// Also a number of slots, or of descriptors of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueueSize(u16);
 

@@ -1,15 +1,15 @@
 //! The slots of a queue: which are free, and who owns each.
 //!
-//! A slot holds one request: it is a descriptor of the ring, an area of shared memory,
-//! and an entry in the table of requests in flight. Any processor may reserve a slot and
+//! A slot holds one request: it is room in the ring, an area of shared memory, and an
+//! entry in the table of requests in flight. Any processor may reserve a slot and
 //! prepare a request in it at any IRQL, without a lock. A slot is released under the queue's
 //! lock, by [`VirtQueue`](crate::queue::VirtQueue).
 //!
 //! Slots are reserved in the order in which they were released, so a released slot stays
-//! free as long as possible. If a device returns a buffer twice, the second used element
-//! then names a slot that is not in flight, and the driver detects that. If the slot were
-//! reused at once, the element would name the slot's next request, and the driver could
-//! not detect that.
+//! free as long as possible. If a device returns a request twice, the second used id then
+//! names a slot that is not in flight, and the driver detects that. If the slot were reused
+//! at once, the used id would name the slot's next request, and the driver could not detect
+//! that.
 
 use core::array;
 
@@ -33,8 +33,8 @@ const PLACES: usize = if cfg!(all(loom, test)) {
 /// same time.
 const ATTEMPTS: u32 = 64;
 
-/// The ownership of one slot's descriptor and area. At most one value exists for each
-/// slot. A slot that is dropped is never used again.
+/// The ownership of one slot: its room in the ring, and its area. At most one value exists
+/// for each slot. A slot that is dropped is never used again.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a slot that is dropped is lost; release it"]
 pub struct Slot {
@@ -71,7 +71,7 @@ impl Slot {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "its slot is taken until the request is published, cancelled or discarded"]
 pub struct Prepared {
-    /// The physical address of its indirect table.
+    /// The physical address of its descriptor table.
     pub(crate) table: u64,
     /// The slot's sequence number: odd, and different for each request in the slot.
     sequence: u32,

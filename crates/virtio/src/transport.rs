@@ -257,7 +257,8 @@ impl FoundQueue {
 pub struct RingPlacement {
     /// The number of descriptors of the ring.
     pub size: QueueSize,
-    /// Physical address of the descriptor table, a multiple of 16.
+    /// Physical address of the descriptor area, a multiple of 16: the descriptor table, or the
+    /// descriptor ring of a packed ring.
     pub descriptors: u64,
     /// Physical address of the driver area, a multiple of 4: the available ring, or the
     /// driver's event suppression structure.

@@ -47,7 +47,8 @@ const WANTED: blk::F = blk::F::SIZE_MAX
     .union(blk::F::MQ);
 
 /// Chooses the features to accept: those of `offered` that this crate uses, and whose
-/// prerequisites are offered too (V04).
+/// prerequisites are offered too (V04). Requires none:
+/// [`Device::accept`](transport::Device::accept) refuses a device without VERSION_1.
 #[must_use]
 pub fn choose_features(offered: F) -> F {
     let chosen = offered.intersection(transport::SUPPORTED.union(F::from(WANTED)));

@@ -1,5 +1,5 @@
 //! Requests in the form that the device reads: header, data and status, described by the
-//! indirect table in the slot's area (VIRTIO 1.3 §5.2.6).
+//! descriptor table in the slot's area (VIRTIO 1.3 §5.2.6).
 //!
 //! A slot's area begins with the header, so the first cache line contains what the device
 //! reads first:
@@ -21,7 +21,7 @@ use super::config::Config;
 use super::limits::Limits;
 use crate::dma::{CACHE_LINE, DmaAreas, DmaMemory, DmaTables, Record};
 use crate::error::Error;
-use crate::queue::table::{Access, InOrder, Linked, TableFormat};
+use crate::queue::table::{Access, PackedEntries, SplitEntries, TableFormat};
 use crate::slots::{Prepared, Slot, SlotAllocator};
 
 /// Bytes of a disk's identity (V89).
@@ -256,9 +256,9 @@ impl<'m> Requests<'m> {
             sector: Sector(0),
         };
         if self.has_linked_tables {
-            self.frame::<Linked>(slots, slot, header, 1)
+            self.frame::<SplitEntries>(slots, slot, header, 1)
         } else {
-            self.frame::<InOrder>(slots, slot, header, 1)
+            self.frame::<PackedEntries>(slots, slot, header, 1)
         }
     }
 
@@ -308,13 +308,13 @@ impl<'m> Requests<'m> {
         segment: impl Fn(&E) -> Segment,
     ) -> Result<Prepared, Refused> {
         if self.has_linked_tables {
-            match self.describe::<Linked, E>(&slot, access, bytes, list, segment) {
-                Ok(last) => self.frame::<Linked>(slots, slot, header, last),
+            match self.describe::<SplitEntries, E>(&slot, access, bytes, list, segment) {
+                Ok(last) => self.frame::<SplitEntries>(slots, slot, header, last),
                 Err(reason) => Err(Refused { slot, reason }),
             }
         } else {
-            match self.describe::<InOrder, E>(&slot, access, bytes, list, segment) {
-                Ok(last) => self.frame::<InOrder>(slots, slot, header, last),
+            match self.describe::<PackedEntries, E>(&slot, access, bytes, list, segment) {
+                Ok(last) => self.frame::<PackedEntries>(slots, slot, header, last),
                 Err(reason) => Err(Refused { slot, reason }),
             }
         }

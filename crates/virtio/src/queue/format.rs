@@ -48,14 +48,15 @@ pub struct RingShape {
 }
 
 impl RingShape {
-    /// The shape for a ring of `size` descriptors, for at most `slots` requests at a time, each
-    /// of which can have `shortest` descriptors at least.
+    /// The shape of a ring of `size` descriptors for at most `slots` requests in flight.
     ///
-    /// With indirect descriptors each slot has one descriptor of the ring. Without them the
-    /// ring is divided: a slot has as many descriptors as there are slots, or twice as many, but
-    /// at most 256.
-    /// Many slots of few descriptors would need many requests for the same data, and few slots
-    /// of many descriptors would leave the device idle.
+    /// With indirect descriptors a slot has one descriptor of the ring. Without them it has the
+    /// square root of `size`, rounded up to a power of two. It has more if a request of `shortest`
+    /// descriptors needs them, or if `slots` limits the number of slots. It never has more than
+    /// 256, or more than `size`. Many slots of few descriptors would need many requests for the
+    /// same data, and few slots of many descriptors would leave the device idle.
+    ///
+    /// If `shortest` exceeds these limits, [`Self::longest_chain`] is below it.
     #[must_use]
     pub fn new(format: QueueFormat, size: QueueSize, slots: QueueSize, shortest: u16) -> Self {
         let descriptors_per_slot = if format.is_indirect {

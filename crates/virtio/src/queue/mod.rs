@@ -1,6 +1,6 @@
 //! A virtqueue, driver side: the requests in flight and the ring that they are in. There are
-//! two kinds of ring, split and packed, and each works with and without
-//! indirect descriptors ([`format`]).
+//! two kinds of ring, split and packed, and each works with and without indirect descriptors
+//! ([`format`]).
 //!
 //! The caller holds the queue's lock, so every method that changes the queue takes
 //! `&mut self`. The driver keeps its own state in its own memory: the positions in the ring,
@@ -43,7 +43,8 @@ pub struct Used<P> {
     pub written: u32,
 }
 
-/// A request that was not published. Its slot is free again.
+/// A request that was not published. Its slot is released, unless the request belongs to
+/// another queue.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotPublished<G> {
     /// The value that the payload would have been made of.
@@ -55,7 +56,8 @@ pub struct NotPublished<G> {
 /// Why a request was not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// The queue is faulty until the device is reset.
+    /// The queue is faulty until [`VirtQueue::reclaim`] clears the fault, after a reset of the
+    /// device.
     Faulty(RingFault),
     /// The slot was freed after the request was prepared, by a reset or by
     /// [`VirtQueue::discard_prepared`]. Or the request belongs to another queue, which
@@ -123,13 +125,14 @@ struct Returned {
     written: u32,
 }
 
-/// What both kinds of ring do. Each is a type of its own, so that a whole step of a queue is
-/// compiled for each kind, and chooses once.
+/// The operations of a ring. `each!` compiles every operation once for each kind, so a queue
+/// tests its kind once per operation.
 trait Ring {
     /// The physical addresses of the ring, for the device.
     fn placement(&self) -> RingPlacement;
 
-    /// Zeroes what the driver or the device reads at first.
+    /// Zeroes what either side reads before the other has written it, and resets the driver's
+    /// positions.
     fn clear(&mut self);
 
     /// Makes a request available.
@@ -176,12 +179,12 @@ macro_rules! each {
 #[derive(Debug)]
 pub struct VirtQueue<'m, T> {
     ring: AnyRing<'m>,
-    requests: Requests<T>,
+    requests: InFlightRequests<T>,
 }
 
 /// The requests in flight.
 #[derive(Debug)]
-struct Requests<T> {
+struct InFlightRequests<T> {
     queue: u16,
     /// How many slots the ring has room for.
     slots: u16,
@@ -194,7 +197,7 @@ struct Requests<T> {
     fault: Option<RingFault>,
 }
 
-impl<P, T> Requests<T>
+impl<P, T> InFlightRequests<T>
 where
     T: DerefMut<Target = [Option<P>]>,
 {
@@ -243,8 +246,9 @@ impl<'m, P, T> VirtQueue<'m, T>
 where
     T: DerefMut<Target = [Option<P>]>,
 {
-    /// Makes queue number `queue`. The ring is carved out of `memory` and zeroed. `tables` are
-    /// those of the slots' areas. `table` has one empty entry for each slot that is used.
+    /// Makes queue number `queue`. The ring is carved out of `memory` and zeroed.
+    /// `descriptor_tables` are those of the slots' areas. `in_flight` is the table of requests in
+    /// flight, with one empty entry for each slot that is used.
     ///
     /// # Errors
     ///
@@ -253,24 +257,24 @@ where
         memory: &mut DmaMemory<'m>,
         queue: u16,
         shape: RingShape,
-        tables: DmaTables<'m>,
-        table: T,
+        descriptor_tables: DmaTables<'m>,
+        in_flight: T,
     ) -> Result<Self, Error> {
-        if table.iter().any(Option::is_some) {
+        if in_flight.iter().any(Option::is_some) {
             return Err(Error::TableInUse);
         }
         Ok(Self {
             ring: if shape.format().is_packed {
-                AnyRing::Packed(PackedRing::new(memory, shape, tables)?)
+                AnyRing::Packed(PackedRing::new(memory, shape, descriptor_tables)?)
             } else {
-                AnyRing::Split(SplitRing::new(memory, shape, tables)?)
+                AnyRing::Split(SplitRing::new(memory, shape, descriptor_tables)?)
             },
-            requests: Requests {
+            requests: InFlightRequests {
                 queue,
                 slots: shape.slots().get(),
                 longest_chain: shape.longest_chain(),
                 in_flight: 0,
-                table,
+                table: in_flight,
                 fault: None,
             },
         })
@@ -284,7 +288,7 @@ where
     /// flight, and their slots are taken, until [`Self::reclaim`]. Only that makes the queue
     /// usable then.
     pub fn with_table<U>(mut self, table: U, slots: &SlotAllocator) -> VirtQueue<'m, U> {
-        let Requests {
+        let InFlightRequests {
             queue,
             slots: of_ring,
             longest_chain,
@@ -305,12 +309,13 @@ where
                 }
             }
         }
+        // A packed ring keeps nothing that it read.
         if let AnyRing::Split(ring) = &mut self.ring {
             ring.forget();
         }
         VirtQueue {
             ring: self.ring,
-            requests: Requests {
+            requests: InFlightRequests {
                 queue,
                 slots: of_ring,
                 longest_chain,
@@ -349,7 +354,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`NotPublished`] returns `given`. The slot is free again.
+    /// [`NotPublished`] returns `given`. The slot is released, unless the request belongs to
+    /// another queue.
     #[inline]
     pub fn publish<G>(
         &mut self,
@@ -391,8 +397,8 @@ where
         if let Some(fault) = requests.fault {
             return Err(fault);
         }
-        // Not the payload, but only these few numbers come from a place that depends on the
-        // kind of ring.
+        // Each kind returns only these three numbers. The payload is taken below, in code that
+        // both share.
         let returned = each!(&mut self.ring, ring => {
             ring.pop_used(requests.in_flight, &mut requests.fault)
         });

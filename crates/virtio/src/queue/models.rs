@@ -14,7 +14,7 @@ use virtio_spec::{le16, le32};
 
 use super::format::{QueueFormat, RingShape};
 use super::packed::{self, AVAIL, Descriptor, USED};
-use super::table::{Access, InOrder, TableFormat};
+use super::table::{Access, PackedEntries, TableFormat};
 use super::{Rejection, VirtQueue, split};
 use crate::atomics::{Ordering, fence};
 use crate::dma::{CACHE_LINE, DmaAreas, DmaMemory, word};
@@ -229,8 +229,8 @@ fn model(
             let _first = slots.reserve().unwrap();
             let slot = slots.reserve().unwrap();
             let area = areas.area(slot.index());
-            let first = InOrder::entry(0, BUFFERS[0], 16, Access::DeviceReads);
-            let last = InOrder::last(BUFFERS[1], 32, Access::DeviceWrites);
+            let first = PackedEntries::entry(0, BUFFERS[0], 16, Access::DeviceReads);
+            let last = PackedEntries::last(BUFFERS[1], 32, Access::DeviceWrites);
             area.write_entry(0, first).unwrap();
             area.write_entry(1, last).unwrap();
             let prepared = slots.stage(slot, TABLE, 2);

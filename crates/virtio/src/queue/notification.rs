@@ -1,8 +1,9 @@
 //! Whether the device needs a notification: a pure function of positions in the ring, the
 //! same for both kinds of ring (VIRTIO 1.3 §2.7.10, 2.8.10).
 //!
-//! A position counts the entries that were published, modulo a power of two: 2^16 in a split
-//! ring, and twice the ring's size in a packed ring, where the wrap counter is the upper bit.
+//! A position counts the entries that were published in a split ring, or the descriptors in a
+//! packed ring. Only its bits in the position mask count. In a split ring these are all 16 bits.
+//! In a packed ring they are the index and, above it, the inverted wrap counter.
 
 /// How the device suppresses notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub enum NotificationSuppression {
 }
 
 /// Returns whether the device needs a notification after the driver published the entries
-/// from position `before` up to `now`. `mask` is the largest position.
+/// from position `before` up to `now`. Only the bits of a position in `position_mask` count.
 ///
 /// ```
 /// use virtio::queue::notification::{NotificationSuppression, notification_needed};
@@ -32,14 +33,16 @@ pub const fn notification_needed(
     suppression: NotificationSuppression,
     before: u16,
     now: u16,
-    mask: u16,
+    position_mask: u16,
 ) -> bool {
-    let published = now.wrapping_sub(before) & mask;
+    let published = now.wrapping_sub(before) & position_mask;
     match suppression {
         NotificationSuppression::None => published > 0,
         NotificationSuppression::All => false,
         // Whether the entry is one of those published since `before`.
-        NotificationSuppression::Until(entry) => entry.wrapping_sub(before) & mask < published,
+        NotificationSuppression::Until(entry) => {
+            entry.wrapping_sub(before) & position_mask < published
+        }
     }
 }
 

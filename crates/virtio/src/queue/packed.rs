@@ -1,11 +1,11 @@
 //! The packed ring: driver and device write to the same descriptors, and two bits of each say
 //! whose it is (VIRTIO 1.3 §2.8).
 //!
-//! A position in the ring counts modulo twice the size. Its upper bit is the inverted wrap
-//! counter of the specification.
+//! A position counts descriptors in 16 bits. Modulo the size it is an index. The next bit is the
+//! inverted wrap counter of the specification, and higher bits have no meaning.
 //!
 //! The ring reads only two things that the device writes: the descriptor at the next position
-//! that the device uses, and its event suppression structure.
+//! that the device uses, and the device's event suppression structure.
 
 use virtio_spec::le32;
 use virtio_spec::virtq::DescF;
@@ -21,8 +21,9 @@ use crate::queue_size::QueueSize;
 use crate::slots::{MAX_SLOTS, Prepared};
 use crate::transport::RingPlacement;
 
-/// The bits of a descriptor's flags that say whose it is. Both equal the writer's wrap counter
-/// if the device has used it. They differ if the driver has made it available.
+/// The bits of a descriptor's flags that say whose it is. If the driver has made it available,
+/// AVAIL equals the driver's wrap counter, and USED is the inverse. If the device has used it,
+/// both equal the device's wrap counter (VIRTIO 1.3 §2.8.1).
 pub(super) const AVAIL: u16 = 1 << 7;
 pub(super) const USED: u16 = 1 << 15;
 
@@ -158,10 +159,9 @@ impl<'m> PackedRing<'m> {
         })
     }
 
-    /// The largest position.
+    /// The bits of a position that have a meaning.
     #[inline]
-    fn positions(&self) -> u16 {
-        // A size of 2^15 has 2^16 positions.
+    fn position_mask(&self) -> u16 {
         self.size.get() | self.size.mask()
     }
 
@@ -327,7 +327,7 @@ impl Ring for PackedRing<'_> {
             _ => NotificationSuppression::None,
         };
         let before = core::mem::replace(&mut self.notified, self.next_avail);
-        notification_needed(suppression, before, self.next_avail, self.positions())
+        notification_needed(suppression, before, self.next_avail, self.position_mask())
     }
 
     #[inline]

@@ -17,8 +17,9 @@ use crate::queue_size::QueueSize;
 use crate::slots::Prepared;
 use crate::transport::RingPlacement;
 
-/// Positions count all entries that were ever published, modulo 2^16.
-const POSITIONS: u16 = u16::MAX;
+/// The bits of a position that have a meaning: positions count all entries that were ever
+/// published, modulo 2^16.
+const POSITION_MASK: u16 = u16::MAX;
 
 /// Returns how many bytes of memory a ring of `size` needs, whatever the alignment of the
 /// memory.
@@ -97,7 +98,7 @@ impl Direct<'_> {
     }
 }
 
-/// Records a fault.
+/// Records `error` in `fault`. Always returns `None`.
 #[cold]
 fn refuse(fault: &mut Option<RingFault>, error: RingFault) -> Option<Returned> {
     *fault = Some(error);
@@ -269,7 +270,7 @@ impl Ring for SplitRing<'_> {
             NotificationSuppression::All
         };
         let before = core::mem::replace(&mut self.notified_idx, self.avail_idx);
-        notification_needed(suppression, before, self.avail_idx, POSITIONS)
+        notification_needed(suppression, before, self.avail_idx, POSITION_MASK)
     }
 
     #[inline]

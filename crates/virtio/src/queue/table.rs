@@ -22,9 +22,9 @@ impl TableEntry {
         self.rest as u32
     }
 
-    /// Whether the device writes the buffer, in a table of [`InOrder`].
+    /// Whether the device writes the buffer, in a table of [`PackedEntries`].
     pub(super) fn is_writable(self) -> bool {
-        self.rest.wrapping_shr(InOrder::FLAGS_AT) & WRITE != 0
+        self.rest.wrapping_shr(PackedEntries::FLAGS_AT) & WRITE != 0
     }
 }
 
@@ -57,8 +57,8 @@ pub(crate) enum Access {
     DeviceWrites,
 }
 
-/// How the entries of a table follow each other. It is a type, so that the code that writes a
-/// table is compiled for each format.
+/// The layout of a table's entries. It is a type, so that the code that writes a table is
+/// compiled for each format.
 pub(crate) trait TableFormat {
     /// The lowest bit of the flags in an entry's second word.
     const FLAGS_AT: u32;
@@ -90,19 +90,20 @@ pub(crate) trait TableFormat {
     }
 }
 
-/// The indirect table of a split ring: each entry names the next one (VIRTIO 1.3 §2.7.5.3).
-pub(crate) enum Linked {}
+/// Entries with the layout of a split descriptor, linked by NEXT: the indirect table of a split
+/// ring (VIRTIO 1.3 §2.7.5.3).
+pub(crate) enum SplitEntries {}
 
-impl TableFormat for Linked {
+impl TableFormat for SplitEntries {
     const FLAGS_AT: u32 = 32;
     const IS_LINKED: bool = true;
 }
 
-/// The indirect table of a packed ring, whose entries follow each other without a flag (V54).
-/// Also the table that is copied into a ring.
-pub(crate) enum InOrder {}
+/// Entries with the layout of a packed descriptor, without NEXT: the indirect table of a packed
+/// ring (V54), and every table that is copied into a ring.
+pub(crate) enum PackedEntries {}
 
-impl TableFormat for InOrder {
+impl TableFormat for PackedEntries {
     const FLAGS_AT: u32 = 48;
     const IS_LINKED: bool = false;
 }

@@ -340,7 +340,7 @@ fn enabling_interrupts_reports_requests_that_finished_meanwhile() {
     }
 }
 
-/// V40, V41: the unit tests of `split_queue` try all values of the indexes.
+/// V40, V41: the unit tests of `queue::notification` start at every position.
 #[test]
 fn the_device_gets_one_notification_for_a_batch_if_it_asks_for_one() {
     let memory = memory();
