@@ -11,6 +11,7 @@ use storport::{
     level::{DpcHeld, StartIoHeld},
 };
 use virtio::{
+    blk::TOTAL_SLOTS,
     slots::{Slot, SlotAllocator},
     transport::{Isr, StatusRegister},
 };
@@ -236,7 +237,7 @@ impl Miniport for Ferrostor {
     type Adapter<'a> = Adapter<'a>;
     type Request<'a> = Request<'a>;
 
-    const TABLE_BYTES: usize = table_bytes(MAX_QUEUES, probe::MOST_SLOTS);
+    const TABLE_BYTES: usize = table_bytes(MAX_QUEUES, TOTAL_SLOTS);
     const DUMP_TABLE_BYTES: usize = table_bytes(1, probe::DUMP_SLOTS);
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 

@@ -40,9 +40,6 @@ const DUMP_QUEUE: u16 = 32;
 /// (storport-rules.md D4).
 pub const DUMP_SLOTS: u16 = 1;
 
-/// The maximum number of slots in all queues together: see [`Room::of_each`].
-pub const MOST_SLOTS: u16 = 512;
-
 /// How long the device may take to confirm a reset.
 pub const RESET_MILLISECONDS: u32 = 1000;
 

@@ -40,7 +40,10 @@ impl Limits {
     }
 }
 
-/// The driver's room for requests.
+/// The maximum number of slots that up to 32 queues have together, with [`Room::of_each`].
+pub const TOTAL_SLOTS: u16 = 512;
+
+/// The driver's room for the requests of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// The maximum number of requests in flight, at most [`MAX_SLOTS`](crate::slots::MAX_SLOTS).
@@ -50,11 +53,12 @@ pub struct Room {
 }
 
 impl Room {
-    /// The room in each of `queues` queues. The more queues there are, the fewer slots each of them
-    /// has, so that all together have 512 slots, or 16 each. So all areas take about 2 MiB.
+    /// The room in each of `queues` queues: 16 to 256 slots, a power of two. Up to 32 queues have
+    /// at most [`TOTAL_SLOTS`] slots together, whose areas take at most about 2 MiB.
     #[must_use]
     pub fn of_each(queues: u16) -> Self {
-        let slots = 512_u16.checked_div(queues).unwrap_or(512).clamp(16, 256);
+        let slots = TOTAL_SLOTS.checked_div(queues).unwrap_or(TOTAL_SLOTS);
+        let slots = slots.clamp(16, 256);
         Self {
             slots: QueueSize::at_most(slots).unwrap_or(QueueSize::ONE),
             table_entries: 256,

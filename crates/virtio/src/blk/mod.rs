@@ -6,5 +6,5 @@ mod limits;
 mod request;
 
 pub use config::{CacheMode, CacheModeRefused, Config, choose_features};
-pub use limits::{Limits, PAGE, Room, limits};
+pub use limits::{Limits, PAGE, Room, TOTAL_SLOTS, limits};
 pub use request::{IDENTITY, Refusal, Refused, RequestError, Requests, Segment};
