@@ -144,7 +144,7 @@ events! {
     /// value.
     1011 Error QueueUnusable {
         text: "%1 cannot start: request queue %2 cannot be used: %3 is %4.",
-        cause: "The queue does not exist (queue_size 0), has a size that is not a power of two, is in use after a reset (queue_enable 1), does not become enabled (queue_enable 0), or has its notification address outside the device's registers (notification offset).",
+        cause: "The queue does not exist (queue_size 0), has an impossible size (a split ring needs a power of two, a packed ring 1 to 32768), is in use after a reset (queue_enable 1), does not become enabled (queue_enable 0), or has its notification address outside the device's registers (notification offset).",
         remedy: "Set queue-size to a power of two, or remove the option. Otherwise update the hypervisor.",
     }
     /// %2: the limit, such as `seg_max`. %3: its value. %4: the least value that
@@ -156,7 +156,7 @@ events! {
     }
     /// %2: bytes.
     1013 Error OutOfMemory {
-        text: "%1 cannot start: Windows did not provide %2 bytes of contiguous memory for the queue and its requests.",
+        text: "%1 cannot start: Windows did not provide %2 bytes of contiguous memory for the queues and their requests.",
         cause: "The virtual machine is short of memory, or its memory is fragmented.",
         remedy: "Restart Windows, give the virtual machine more memory, or make queue-size smaller.",
     }
@@ -174,7 +174,7 @@ events! {
     /// %2: what violates the protocol. %3: its value.
     1016 Error StartViolation {
         text: "%1 cannot start: the device broke the virtio protocol while it was started: %2 (%3).",
-        cause: "The device wrote something into the used ring that cannot be true.",
+        cause: "The device wrote something into a ring that cannot be true.",
         remedy: "Report it to the hypervisor's developers, with the whole text of the event.",
     }
     1101 Warning ResetRequested {
@@ -185,7 +185,7 @@ events! {
     /// %2: what violates the protocol. %3: its value.
     1102 Error ProtocolViolation {
         text: "%1 broke the virtio protocol: %2 (%3). The driver resets the device, and Windows retries its requests.",
-        cause: "The device wrote something into the used ring that cannot be true. The driver does not act on it.",
+        cause: "The device wrote something into a ring that cannot be true. The driver does not act on it.",
         remedy: "Report it to the hypervisor's developers, with the whole text of the event. Verify the disk if it comes back.",
     }
     /// %2: resets since the start. %3: requests in flight.
