@@ -181,7 +181,8 @@ impl<'m> Buffers<'m> {
                 )
             } else {
                 return Err(
-                    "a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2)".into(),
+                    "a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2, 2.8.17)"
+                        .into(),
                 );
             };
             // Header and status are not data, whatever the framing.

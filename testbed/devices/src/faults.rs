@@ -22,9 +22,11 @@ pub struct Faults {
     pub flush_fails: bool,
     /// Flush requests never complete: the device keeps them until it is reset.
     pub flush_stalls: bool,
-    /// `len` of each used element, in place of the bytes that were written.
+    /// The length in each used element or used descriptor, in place of the bytes that were
+    /// written.
     pub used_length: Option<u32>,
-    /// `id` of each used element, in place of the request's.
+    /// The id in each used element or used descriptor, in place of the request's. A used
+    /// descriptor has the low 16 bits of it.
     pub used_id: Option<u32>,
     /// The device writes no status byte.
     pub no_status: bool,
@@ -56,8 +58,9 @@ impl Faults {
     }
 }
 
-/// A fault of the used index: the device increments `used.idx` once without a used element, and
-/// does not count that itself. The variants say when.
+/// A fault in a ring: the device marks one more request as used, without returning one, and does
+/// not count that itself. In a split ring it increments `used.idx` without a used element. In a
+/// packed ring it sets the flags of the next descriptor to used. The variants say when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glitch {
     /// At once, without an interrupt.

@@ -35,7 +35,7 @@ const MOST_TAKEN: u32 = 16;
 struct Active {
     ring: Ring,
     terms: Terms,
-    /// The heads of chains that never complete.
+    /// The ids of requests that never complete.
     stalled: Vec<u16>,
     /// Whether it serves nothing more.
     stuck: bool,
@@ -45,7 +45,7 @@ struct Active {
 #[derive(Default)]
 struct Work<'m> {
     buffers: Buffers<'m>,
-    /// Chains that were taken from the available ring and not yet served.
+    /// Requests that were taken from the ring and not yet served.
     chains: Vec<Chain>,
 }
 
@@ -89,8 +89,8 @@ impl QueueWorker {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Enables the queue with the driver's ring, of at most `most` descriptors. Returns false, and records a driver
-    /// error, if that is impossible.
+    /// Enables the queue with the driver's ring, of at most `most` descriptors. Returns false, and
+    /// records a driver error, if that is impossible.
     pub(super) fn enable(
         &self,
         most: u16,
@@ -101,13 +101,16 @@ impl QueueWorker {
         let ring = match Ring::new(most, &terms, memory) {
             Ok(ring) => ring,
             Err(why) => {
-                driver_errors.add(format!("a queue was enabled with {why} (VIRTIO 1.3 §2.7)"));
+                driver_errors.add(format!(
+                    "a queue was enabled with {why} (VIRTIO 1.3 §2.7, 2.8)"
+                ));
                 return false;
             }
         };
         if !ring.is_fresh(memory) {
             driver_errors.add(
-                "the used ring was not zeroed before its queue was enabled (VIRTIO 1.3 §2.7.10.1)",
+                "the ring was not zeroed before its queue was enabled (VIRTIO 1.3 §2.7.10.1, \
+                 2.8.1)",
             );
         }
         *self.lock() = Some(Active {
@@ -131,7 +134,7 @@ impl QueueWorker {
         *self.lock() = None;
     }
 
-    /// Increments `used.idx` in memory without a used element.
+    /// Marks one more request as used in memory, without returning one: see [`Ring::glitch`].
     pub(super) fn glitch(&self, memory: &GuestMemoryMmap) {
         if let Some(active) = self.lock().as_ref() {
             // Cannot fail: `Ring::new` made sure that the ring is in memory.
@@ -306,7 +309,9 @@ impl QueueWorker {
             return Ok(false);
         }
         if !taken && self.is_live() {
-            return Err(Broken("the available ring cannot be read any more".into()));
+            return Err(Broken(
+                "the available requests cannot be read any more".into(),
+            ));
         }
         Ok(taken)
     }

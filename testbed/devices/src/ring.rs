@@ -216,7 +216,9 @@ impl Ring {
         }
     }
 
-    /// Marks one more request as used, without a used element, and does not count that.
+    /// Marks one more request as used, and does not count that. In a split ring this increments
+    /// `used.idx` without a used element. In a packed ring it sets the flags of the next
+    /// descriptor, whatever that contains.
     pub(super) fn glitch(&self, memory: &GuestMemoryMmap) -> Result<(), Broken> {
         match self {
             Self::Split(queue) => publish_used(queue, memory, queue.next_used().wrapping_add(1)),
@@ -294,8 +296,8 @@ fn split_ring(most: u16, terms: &Terms, memory: &GuestMemoryMmap) -> Result<Queu
     queue.set_ready(true);
     if !queue.is_valid(memory) {
         return Err(format!(
-            "rings that are not completely in memory: descriptors at {:#x}, available ring at {:#x}, used \
-             ring at {:#x}",
+            "rings that are not completely in memory: descriptors at {:#x}, available ring at \
+             {:#x}, used ring at {:#x}",
             ring.descriptors, ring.driver, ring.device
         ));
     }

@@ -146,7 +146,7 @@ impl VirtioBlk {
         *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
     }
 
-    /// Increments `used.idx` of the first queue once without a used element.
+    /// Marks one more request of the first queue as used, without returning one: see [`Glitch`].
     pub fn glitch(&self, glitch: Glitch) {
         match glitch {
             Glitch::Silent => self.core.glitch(0),

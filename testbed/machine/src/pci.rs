@@ -70,7 +70,7 @@ pub struct FunctionCounters {
     pub notifications: u64,
     /// Interrupts sent: messages, or changes of the pin to asserted.
     pub interrupts: u64,
-    /// Requests taken from the available rings.
+    /// Requests taken from the queues.
     pub requests: u64,
     /// The number of [`PciFunction::driver_errors`].
     pub driver_errors: u64,

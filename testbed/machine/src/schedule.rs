@@ -61,9 +61,9 @@ pub enum Point {
     Dpc,
     /// A register or port was read or written.
     Register,
-    /// The device took a request from the available ring.
+    /// The device took an available request.
     Available,
-    /// The device put a request into the used ring.
+    /// The device marked a request as used.
     Used,
     /// The device sent an interrupt, or found that none is needed.
     Interrupt,

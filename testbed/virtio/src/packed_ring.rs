@@ -7,7 +7,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::{
     common_config::Ring,
     memory::Memory,
-    ring::{Chain, Descriptor, INDIRECT, NEXT, WRITE, check_order},
+    ring::{Chain, Descriptor, INDIRECT, NEXT, WRITE, check_descriptors},
 };
 
 const AVAIL: u16 = 1 << 7;
@@ -143,7 +143,7 @@ impl<M: Deref<Target: Memory>> PackedRingDevice<M> {
         } else {
             self.list()?
         };
-        check_order(&chain.descriptors)?;
+        check_descriptors(&chain.descriptors)?;
         self.next_avail = self.next_avail.after(chain.in_ring, self.ring.size);
         Ok(Some(chain))
     }

@@ -48,12 +48,14 @@ pub struct Chain {
 }
 
 /// Checks what the specification demands of the descriptors of a request in both kinds of ring.
-pub(crate) fn check_order(descriptors: &[Descriptor]) -> Result<(), String> {
+pub(crate) fn check_descriptors(descriptors: &[Descriptor]) -> Result<(), String> {
     if descriptors.iter().any(|it| it.length == 0) {
         return Err("a descriptor of length 0; QEMU stops a device that finds one".into());
     }
     if !descriptors.is_sorted_by_key(Descriptor::is_writable) {
-        return Err("a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2)".into());
+        return Err(
+            "a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2, 2.8.17)".into(),
+        );
     }
     let total: u64 = descriptors.iter().map(|it| u64::from(it.length)).sum();
     if total > 1 << 32 {
@@ -99,8 +101,8 @@ impl<'m, M: Memory> RingDevice<'m, M> {
         self.ring.size.into()
     }
 
-    fn slot(&self, index: u16) -> u64 {
-        u64::from(index) % self.size()
+    fn index(&self, position: u16) -> u64 {
+        u64::from(position) % self.size()
     }
 
     /// The flags of the available ring.
@@ -134,9 +136,9 @@ impl<'m, M: Memory> RingDevice<'m, M> {
             .store16(self.ring.device + 4 + 8 * self.size(), index);
     }
 
-    /// Writes a used element at the next position, without advancing the index.
-    pub fn write_used(&self, index: u16, id: u32, length: u32) {
-        let element = self.ring.device + 4 + 8 * self.slot(index);
+    /// Writes a used element at `position`, without advancing the index.
+    pub fn write_used(&self, position: u16, id: u32, length: u32) {
+        let element = self.ring.device + 4 + 8 * self.index(position);
         self.memory.store32(element, id);
         self.memory.store32(element + 4, length);
     }
@@ -185,7 +187,7 @@ impl<'m, M: Memory> RingDevice<'m, M> {
             "V35: the available index ran away"
         );
         fence(Ordering::Acquire);
-        let entry = self.ring.driver + 4 + 2 * self.slot(self.taken);
+        let entry = self.ring.driver + 4 + 2 * self.index(self.taken);
         let head = self.memory.load16(entry);
         self.taken = self.taken.wrapping_add(1);
         Some(self.chain(head))
@@ -217,7 +219,7 @@ impl<'m, M: Memory> RingDevice<'m, M> {
                 descriptors,
             }
         };
-        check_order(&chain.descriptors).expect("a valid chain");
+        check_descriptors(&chain.descriptors).expect("a valid chain");
         chain
     }
 

@@ -111,10 +111,10 @@ pub trait DeviceSide<'m> {
     fn finish(&mut self, chain: &Chain, written: u32);
     /// Returns a request that it may not have.
     fn finish_any(&mut self, id: u32, written: u32);
-    /// Goes on at another place.
-    fn jump(&mut self, place: u16);
-    /// Writes any flags and any event index.
-    fn hint(&mut self, flags: u16, event: u16);
+    /// Sets the place of the next used entry. A split ring also gets it as its used index.
+    fn set_next_used(&mut self, place: u16);
+    /// Writes any notification suppression: flags, and an event index.
+    fn set_suppression(&mut self, flags: u16, event: u16);
 }
 
 impl<'m> DeviceSide<'m> for RingDevice<'m> {
@@ -145,12 +145,12 @@ impl<'m> DeviceSide<'m> for RingDevice<'m> {
         self.finish_as(id, written);
     }
 
-    fn jump(&mut self, place: u16) {
+    fn set_next_used(&mut self, place: u16) {
         self.used = place;
         self.set_used_idx(place);
     }
 
-    fn hint(&mut self, flags: u16, event: u16) {
+    fn set_suppression(&mut self, flags: u16, event: u16) {
         self.set_used_flags(flags);
         self.set_avail_event(event);
     }
@@ -185,13 +185,13 @@ impl<'m> DeviceSide<'m> for PackedRingDevice<&'m GuestMemory> {
         self.finish_as(id as u16, 1, written);
     }
 
-    fn jump(&mut self, place: u16) {
+    fn set_next_used(&mut self, place: u16) {
         let index = place % self.ring.size;
         let wrap = place & 0x8000 != 0;
         self.next_used = Place { index, wrap };
     }
 
-    fn hint(&mut self, flags: u16, event: u16) {
+    fn set_suppression(&mut self, flags: u16, event: u16) {
         self.set_device_events(event, flags);
     }
 }

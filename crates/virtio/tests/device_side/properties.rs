@@ -200,10 +200,10 @@ impl<'m, D: DeviceSide<'m>> World<'m, D> {
             }
             Step::Jump { index } => {
                 self.lied = true;
-                self.pair.device.jump(index);
+                self.pair.device.set_next_used(index);
             }
             Step::Hints { flags, event } => {
-                self.pair.device.hint(flags, event);
+                self.pair.device.set_suppression(flags, event);
             }
             Step::Scribble { slot, entry, word } => {
                 let table = self.finished.first().and_then(|chain| chain.table);
