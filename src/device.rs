@@ -488,8 +488,15 @@ impl<'a> Life<'a> {
             }
             for (number, queue) in (0..).zip(adapter.used_queues()) {
                 let ring = open.open(queue, |queue| queue.ring().placement());
-                let enabled = enable_queue(device, number, ring, messages.of_queue(number))?;
-                open.open(queue, |queue| queue.enabled = Some(enabled));
+                match enable_queue(device, number, ring, messages.of_queue(number)) {
+                    Ok(enabled) => open.open(queue, |queue| queue.enabled = Some(enabled)),
+                    // The device has no resources for more messages, so it has fewer queues.
+                    Err(virtio::Error::VectorRefused { .. }) if number > 0 => {
+                        adapter.used.store(number, Ordering::Relaxed);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             Ok(())
         });

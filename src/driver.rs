@@ -235,7 +235,7 @@ const fn table_bytes(queues: u16, slots: u16) -> usize {
 
 impl Miniport for Ferrostor {
     type Adapter<'a> = Adapter<'a>;
-    type Request<'a> = Request<'a>;
+    type Request<'a> = Request;
 
     const TABLE_BYTES: usize = table_bytes(MAX_QUEUES, TOTAL_SLOTS);
     const DUMP_TABLE_BYTES: usize = table_bytes(1, probe::DUMP_SLOTS);
@@ -291,7 +291,7 @@ impl Miniport for Ferrostor {
         adapter: &Adapter<'a>,
         cx: &mut BuildIo<'_, 'a>,
         srb: Srb<'a>,
-    ) -> Option<(Srb<'a>, Request<'a>)> {
+    ) -> Option<(Srb<'a>, Request)> {
         io::build(adapter, cx, srb)
     }
 
@@ -299,7 +299,7 @@ impl Miniport for Ferrostor {
         adapter: &Adapter<'a>,
         cx: &mut StartIo<'_, 'a>,
         srb: Srb<'a>,
-        request: Request<'a>,
+        request: Request,
     ) {
         io::start(adapter, cx, srb, request);
     }

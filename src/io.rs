@@ -2,7 +2,7 @@
 //! it.
 //!
 //! On this path a request is first an `Srb` and a `MediaOp`, then a [`Prepared`] request in
-//! its slot, then an [`InFlight`] request in the ring's table, and last a [`Completion`].
+//! its slot, then an [`InFlight`] request in the queue's table, and last one of a [`Batch`].
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -43,11 +43,9 @@ const TURNS: usize = (virtio::slots::MAX_SLOTS as usize) / BATCH;
 const LONGEST_REPLY: usize = 256;
 
 /// What HwBuildIo passes to HwStartIo.
-pub enum Request<'a> {
+pub enum Request {
     /// A request for the device.
     Device {
-        /// The queue that it is for.
-        queue: &'a RequestQueue<'a>,
         /// The request in its slot. It becomes stale if a reset or `complete_without_slot` frees
         /// the slot.
         prepared: Prepared,
@@ -72,13 +70,6 @@ pub struct InFlight<'a> {
 
 /// The table of requests in flight.
 pub type InFlightTable<'a> = Table<'a, Option<InFlight<'a>>>;
-
-/// A request that the device has returned, with its outcome.
-struct Completion<'a> {
-    srb: StartedSrb<'a>,
-    op: MediaOp,
-    outcome: Result<(), RequestError>,
-}
 
 /// One of the device's queues, and the memory of its requests.
 pub struct RequestQueue<'a> {
@@ -264,7 +255,7 @@ pub fn build<'a>(
     adapter: &Adapter<'a>,
     cx: &mut BuildIo<'_, 'a>,
     srb: Srb<'a>,
-) -> Option<(Srb<'a>, Request<'a>)> {
+) -> Option<(Srb<'a>, Request)> {
     let function = srb.function();
     if function != Function::ExecuteScsi {
         return build_control(adapter, cx, srb, function);
@@ -296,7 +287,7 @@ fn transfer<'a>(
     srb: Srb<'a>,
     op: MediaOp,
     extent: Extent,
-) -> Option<(Srb<'a>, Request<'a>)> {
+) -> Option<(Srb<'a>, Request)> {
     if !direction_fits(&srb, op.direction()) {
         return fail(srb, Failure::InvalidRequest);
     }
@@ -316,7 +307,7 @@ fn transfer_elsewhere<'a>(
     srb: Srb<'a>,
     op: MediaOp,
     extent: Extent,
-) -> Option<(Srb<'a>, Request<'a>)> {
+) -> Option<(Srb<'a>, Request)> {
     match adapter.reserve_elsewhere() {
         Some((queue, slot)) => transfer_in(queue, slot, cx, srb, op, extent),
         None => without_slot(srb),
@@ -332,7 +323,7 @@ fn transfer_in<'a>(
     srb: Srb<'a>,
     op: MediaOp,
     extent: Extent,
-) -> Option<(Srb<'a>, Request<'a>)> {
+) -> Option<(Srb<'a>, Request)> {
     let Some(list) = cx.scatter_gather(&srb) else {
         release(queue, cx, slot);
         return fail(srb, Failure::InvalidRequest);
@@ -344,14 +335,7 @@ fn transfer_in<'a>(
         _ => requests.write(slots, slot, extent, elements, segment),
     };
     match prepared {
-        Ok(prepared) => Some((
-            srb,
-            Request::Device {
-                queue,
-                prepared,
-                op,
-            },
-        )),
+        Ok(prepared) => Some((srb, Request::Device { prepared, op })),
         Err(refused) => {
             // The data does not fit the CDB, or exceeds the limits that Storport knows.
             release(queue, cx, refused.slot);
@@ -368,7 +352,7 @@ fn flush<'a>(
     cx: &mut BuildIo<'_, 'a>,
     srb: Srb<'a>,
     op: MediaOp,
-) -> Option<(Srb<'a>, Request<'a>)> {
+) -> Option<(Srb<'a>, Request)> {
     let reserved = match op {
         // The first queue's lock excludes another switch.
         MediaOp::SwitchCache(_) => adapter
@@ -382,14 +366,7 @@ fn flush<'a>(
         return without_slot(srb);
     };
     match queue.requests.flush(queue.slots, slot) {
-        Ok(prepared) => Some((
-            srb,
-            Request::Device {
-                queue,
-                prepared,
-                op,
-            },
-        )),
+        Ok(prepared) => Some((srb, Request::Device { prepared, op })),
         Err(refused) => {
             release(queue, cx, refused.slot);
             fail(srb, Failure::InvalidRequest)
@@ -432,7 +409,7 @@ fn answer<'a>(
     cx: &BuildIo<'_, 'a>,
     mut srb: Srb<'a>,
     reply: Reply<'_>,
-) -> Option<(Srb<'a>, Request<'a>)> {
+) -> Option<(Srb<'a>, Request)> {
     let mut bytes = [0; LONGEST_REPLY];
     let length = reply.write_to(&mut bytes);
     let bytes = bytes.get(..length).unwrap_or_default();
@@ -452,7 +429,7 @@ fn answer<'a>(
 
 /// Completes a command without data.
 #[cold]
-fn succeed<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request<'a>)> {
+fn succeed<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
     srb.succeed(0);
     None
 }
@@ -465,7 +442,7 @@ fn select_mode<'a>(
     cx: &mut BuildIo<'_, 'a>,
     mut srb: Srb<'a>,
     select: ModeSelect,
-) -> Option<(Srb<'a>, Request<'a>)> {
+) -> Option<(Srb<'a>, Request)> {
     if !direction_fits(&srb, scsi::Direction::DataOut) {
         return fail(srb, Failure::InvalidRequest);
     }
@@ -494,7 +471,7 @@ fn build_control<'a>(
     cx: &mut BuildIo<'_, 'a>,
     srb: Srb<'a>,
     function: Function,
-) -> Option<(Srb<'a>, Request<'a>)> {
+) -> Option<(Srb<'a>, Request)> {
     if let Some(failure) = absent_unit(function, srb.address()) {
         return fail(srb, failure);
     }
@@ -539,7 +516,7 @@ fn absent_unit(function: Function, address: Address) -> Option<Failure> {
 
 /// Fails a request in HwBuildIo.
 #[cold]
-fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request<'a>)> {
+fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request)> {
     srb.fail(failure);
     None
 }
@@ -547,13 +524,13 @@ fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request<'a>)> {
 /// Passes a request for which no slot is free to HwStartIo.
 #[cold]
 #[inline(never)]
-fn without_slot<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request<'a>)> {
+fn without_slot<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
     Some((srb, Request::NoSlot))
 }
 
 /// Completes a command with CHECK CONDITION in HwBuildIo.
 #[cold]
-fn refuse<'a>(srb: Srb<'a>, sense: Sense) -> Option<(Srb<'a>, Request<'a>)> {
+fn refuse<'a>(srb: Srb<'a>, sense: Sense) -> Option<(Srb<'a>, Request)> {
     check_condition(srb, sense);
     None
 }
@@ -570,19 +547,12 @@ fn fail_unreachable(srb: Srb<'_>, error: DataError) {
 
 /// HwStartIo: submits a request to the device.
 #[inline]
-pub fn start<'a>(
-    adapter: &Adapter<'a>,
-    cx: &mut StartIo<'_, 'a>,
-    srb: Srb<'a>,
-    request: Request<'a>,
-) {
-    let Request::Device {
-        queue,
-        prepared,
-        op,
-    } = request
-    else {
+pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, request: Request) {
+    let Request::Device { prepared, op } = request else {
         return start_other(adapter, cx, srb, request);
+    };
+    let Some(queue) = adapter.queues.get(usize::from(prepared.queue())) else {
+        return srb.busy();
     };
     let submitted = queue
         .locked
@@ -683,7 +653,7 @@ fn start_other<'a>(
     adapter: &Adapter<'a>,
     cx: &mut StartIo<'_, 'a>,
     srb: Srb<'a>,
-    request: Request<'a>,
+    request: Request,
 ) {
     match request {
         Request::NoSlot => complete_without_slot(adapter, cx, srb),
@@ -696,7 +666,7 @@ fn start_other<'a>(
 /// or as failed if the queue is closed.
 fn complete_without_slot<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
     let mut closed = None;
-    for queue in adapter.queues.iter() {
+    for queue in adapter.used_queues() {
         queue.locked.with(cx, |open| {
             // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
             // Once nothing is in flight, no completion frees a slot, so they are freed here. A
@@ -763,16 +733,10 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Adds a request. The batch is not full.
+    /// Adds a request that succeeded. The batch is not full.
     #[inline]
-    fn push(&mut self, completion: Completion<'a>) {
-        let Completion { srb, op, outcome } = completion;
-        match outcome {
-            Ok(()) => {
-                let _: Result<(), _> = self.succeeded.try_push((srb, op.bytes()));
-            }
-            Err(error) => self.push_failed(srb, sense_of(error, op)),
-        }
+    fn push_succeeded(&mut self, srb: StartedSrb<'a>, bytes: u32) {
+        let _: Result<(), _> = self.succeeded.try_push((srb, bytes));
     }
 
     #[cold]
@@ -854,11 +818,7 @@ impl<'a> Queue<'a> {
     ) -> Drained {
         for _ in 0..BATCH {
             match self.ring.pop_used() {
-                Ok(Some(used)) => {
-                    if let Some(completion) = self.take_one(adapter, queue, used, flushes) {
-                        batch.push(completion);
-                    }
-                }
+                Ok(Some(used)) => self.take_one(adapter, queue, used, batch, flushes),
                 Ok(None) => {
                     return match self.ring.rearm_interrupts() {
                         Ok(true) => Drained::More,
@@ -872,22 +832,23 @@ impl<'a> Queue<'a> {
         Drained::More
     }
 
-    /// Reads the outcome of a request that the device has returned, and releases its slot.
-    /// Returns `None` if the request stays in flight, or was completed here.
+    /// Reads the outcome of a request that the device has returned, releases its slot, and adds
+    /// it to `batch`. Or the request stays in flight, or is completed here.
     #[inline(always)]
     fn take_one(
         &mut self,
         adapter: &Adapter<'a>,
         queue: &RequestQueue<'a>,
         used: Used<InFlight<'a>>,
+        batch: &mut Batch<'a>,
         flushes: &mut bool,
-    ) -> Option<Completion<'a>> {
+    ) {
         let outcome = queue.requests.outcome(&used.slot);
         if outcome == Err(RequestError::NoStatus) {
             // The device returned the request before it finished it. The next `pop_used`
             // returns the fault.
             self.ring.take_back(used);
-            return None;
+            return;
         }
         let Used {
             slot,
@@ -896,13 +857,16 @@ impl<'a> Queue<'a> {
         } = used;
         adapter.short_used.check(written, op);
         if let (Ok(()), MediaOp::DurableWrite(extent)) = (outcome, op) {
-            return self.flush_write(queue, slot, srb, extent, flushes);
+            return self.flush_write(queue, slot, srb, extent, batch, flushes);
         }
         self.ring.release(queue.slots, slot);
         if let MediaOp::SwitchCache(switch) = op {
             self.record_switch(adapter, switch.policy, outcome.is_ok());
         }
-        Some(Completion { srb, op, outcome })
+        match outcome {
+            Ok(()) => batch.push_succeeded(srb, op.bytes()),
+            Err(error) => batch.push_failed(srb, sense_of(error, op)),
+        }
     }
 
     /// Publishes the flush of a durable write (FUA) whose data is written, in the same slot.
@@ -915,16 +879,16 @@ impl<'a> Queue<'a> {
         slot: Slot,
         srb: StartedSrb<'a>,
         extent: Extent,
+        batch: &mut Batch<'a>,
         flushes: &mut bool,
-    ) -> Option<Completion<'a>> {
+    ) {
         let op = MediaOp::Write(extent);
         let prepared = match queue.requests.flush(queue.slots, slot) {
             Ok(prepared) => prepared,
             Err(refused) => {
                 // The device has no flush, so its writes are durable.
                 self.ring.release(queue.slots, refused.slot);
-                let outcome = Ok(());
-                return Some(Completion { srb, op, outcome });
+                return batch.push_succeeded(srb, op.bytes());
             }
         };
         if !matches!(self.admission, Admission::Open { .. }) {
@@ -936,10 +900,7 @@ impl<'a> Queue<'a> {
             .ring
             .publish(queue.slots, prepared, write, |write| write);
         match published {
-            Ok(()) => {
-                *flushes = true;
-                None
-            }
+            Ok(()) => *flushes = true,
             Err(NotPublished { given, .. }) => fail_started(given.srb),
         }
     }
@@ -963,12 +924,11 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// Fails a write whose flush cannot be published, because the device is being reset. Always
-/// returns `None`. A started request cannot be completed as BUSY, but Windows retries one that
-/// fails with SRB_STATUS_BUS_RESET.
-fn fail_started<'a>(srb: StartedSrb<'a>) -> Option<Completion<'a>> {
+/// Fails a write whose flush cannot be published, because the device is being reset. A started
+/// request cannot be completed as BUSY, but Windows retries one that fails with
+/// SRB_STATUS_BUS_RESET.
+fn fail_started(srb: StartedSrb<'_>) {
     srb.fail(Failure::BusReset);
-    None
 }
 
 /// The sense data of a request that failed.

@@ -69,7 +69,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
     let layout = Layout::parse(&image).map_err(Error::from)?;
     let device = map(cx, &image, &layout)?;
     let (isr, status) = (device.isr(), device.status_register());
-    let (device, survey) = survey(cx, device)?;
+    let (device, survey) = survey(cx, &layout, device)?;
     let Survey {
         accepted,
         config,
@@ -240,7 +240,8 @@ fn reset<'a, S>(
 /// Negotiates the features, reads the device's limits, and resets the device.
 #[inline(never)]
 fn survey<'a>(
-    cx: &FindAdapter<'_, 'a>,
+    cx: &mut FindAdapter<'_, 'a>,
+    layout: &Layout,
     device: Device<Window<'a>>,
 ) -> Result<(Device<Window<'a>, Reset>, Survey), Error> {
     let mut offered = 0;
@@ -257,7 +258,14 @@ fn survey<'a>(
     let mut device = device
         .accept(accepted)
         .map_err(|failed| refused(failed, offered))?;
-    match ask_limits(&mut device, offered, cx.is_dump(), cx.processors()) {
+    let queues = if cx.is_dump() || !cx.has_messages() {
+        1
+    } else {
+        // Each queue needs a message of its own, and one is for configuration changes.
+        let messages = layout.msix_vectors.saturating_sub(1).clamp(1, MAX_QUEUES);
+        messages.min(u16::try_from(cx.processors()).unwrap_or(u16::MAX))
+    };
+    match ask_limits(&mut device, offered, cx.is_dump(), queues) {
         Ok(survey) => Ok((reset(cx, device)?, survey)),
         Err(error) => {
             let _: Device<Window<'a>> = device.give_up();
@@ -271,18 +279,13 @@ fn ask_limits(
     device: &mut Device<Window<'_>, Negotiated>,
     offered: u64,
     is_dump: bool,
-    processors: u32,
+    most_queues: u16,
 ) -> Result<Survey, Error> {
     let unusable = |error| Error::Device { error, offered };
     let accepted = device.accepted();
     let config = Config::read(device.config(), accepted).map_err(unusable)?;
-    let queues = if is_dump {
-        1
-    } else {
-        let processors = u16::try_from(processors).unwrap_or(u16::MAX);
-        let most = config.queues.min(device.queues()).min(MAX_QUEUES);
-        most.min(processors).max(1)
-    };
+    let offered_queues = config.queues.min(device.queues());
+    let mut queues = most_queues.min(offered_queues).max(1);
     let format = QueueFormat::of(accepted);
     let largest = if is_dump {
         DUMP_QUEUE
@@ -293,8 +296,17 @@ fn ask_limits(
         LARGEST_QUEUE
     };
     let mut size = QueueSize::new(largest).unwrap_or(QueueSize::ONE);
-    for number in 0..queues {
-        size = device.find_queue(number, size).map_err(unusable)?.size();
+    size = device.find_queue(0, size).map_err(unusable)?.size();
+    for number in 1..queues {
+        match device.probe_queue(number, size) {
+            // All queues have the size of the smallest one.
+            Ok(found) => size = found.size(),
+            // The queues before it are enough.
+            Err(_) => {
+                queues = number;
+                break;
+            }
+        }
     }
     let mut room = Room::of_each(queues);
     if is_dump {

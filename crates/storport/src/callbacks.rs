@@ -36,16 +36,19 @@ use crate::{
 /// The contents of a request's SRB extension.
 #[repr(C)]
 struct Built<R> {
-    /// Identifies the call of HwBuildIo that got the request: the address of its context, which
-    /// differs from that of every call that runs at the same time.
-    call: usize,
+    /// While HwBuildIo runs, the address of its context: it identifies the call that got the
+    /// request, because it differs from that of every call that runs at the same time. Afterwards
+    /// the number of the adapter's life in which the request was built.
+    call_or_life: usize,
     /// The miniport's value. It is initialised between HwBuildIo and HwStartIo.
     request: R,
 }
 
 impl<R> Built<R> {
-    fn call_in(memory: *mut Self) -> *mut usize {
-        memory.wrapping_byte_add(offset_of!(Self, call)).cast()
+    fn call_or_life_in(memory: *mut Self) -> *mut usize {
+        memory
+            .wrapping_byte_add(offset_of!(Self, call_or_life))
+            .cast()
     }
 
     fn request_in(memory: *mut Self) -> *mut R {
@@ -256,14 +259,14 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
     let mut cx = context!(BuildIo, &extension.header);
     let call = (&raw const cx).addr();
     // SAFETY: The SRB's extension has SrbExtensionSize bytes, which only this SRB uses.
-    unsafe { Built::call_in(memory).write(call) };
+    unsafe { Built::call_or_life_in(memory).write(call) };
     let Some((built, request)) = M::build_io(adapter, &mut cx, srb) else {
         return truth(false);
     };
     let memory: *mut Built<M::Request<'_>> = built.extension().cast();
     // SAFETY: As above, for the SRB that the miniport returned. The miniport owned it, so a call
     // of HwBuildIo got it and wrote this field.
-    let given = unsafe { Built::call_in(memory).read() };
+    let given = unsafe { Built::call_or_life_in(memory).read() };
     // The address of the SRB does not identify the request: once this call's request is completed,
     // Storport may reuse the SRB for another request.
     if given != call {
@@ -271,6 +274,9 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
         // dropped here, which completes it as failed.
         return truth(false);
     }
+    let life = extension.header.state.life() as usize;
+    // SAFETY: As above.
+    unsafe { Built::call_or_life_in(memory).write(life) };
     // SAFETY: As above.
     unsafe { Built::request_in(memory).write(request) };
     let _: NonNull<wdk_sys::SCSI_REQUEST_BLOCK> = built.into_block();
@@ -310,7 +316,14 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         run_noted::<M>(adapter, device_extension, &extension.header);
     }
     // SAFETY: While the adapter is ready, Storport calls HwStartIo only after HwBuildIo returned
-    // true (storport-rules.md S4). HwBuildIo wrote the value then.
+    // true (storport-rules.md S4). HwBuildIo wrote the number then.
+    let life = unsafe { Built::call_or_life_in(memory).read() };
+    if life != extension.header.state.life() as usize {
+        // The request belongs to an adapter that was stopped or found again since. Its value is
+        // forgotten, as if Storport had never started it.
+        return restart_later(srb);
+    }
+    // SAFETY: As above, for the value.
     let request = unsafe { Built::request_in(memory).read() };
     M::start_io(
         adapter,
@@ -319,6 +332,13 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         request,
     );
     // The meaning of false is not documented (storport-rules.md S6).
+    truth(true)
+}
+
+/// Completes an SRB that was built in an earlier life. Storport sends it again.
+#[cold]
+fn restart_later(srb: Srb<'_>) -> BOOLEAN {
+    srb.busy();
     truth(true)
 }
 

@@ -376,8 +376,14 @@ pub struct DmaTables<'m> {
 unsafe impl Send for DmaTables<'_> {}
 
 impl DmaTables<'_> {
+    /// The number of entries of each table.
+    pub(crate) fn entries(&self) -> u16 {
+        self.entries
+    }
+
     /// Reads an entry of the table of slot `index`, which is taken modulo the number of
-    /// tables. Returns `None` if the table has no such entry.
+    /// tables. Returns `None` if the table has no such entry. The device may have changed the
+    /// entry: then it changed the buffers of its own request, which it could do in the ring.
     #[must_use]
     pub(crate) fn read(&self, index: u16, number: u16) -> Option<TableEntry> {
         if number >= self.entries {

@@ -708,6 +708,16 @@ impl<R: Registers> Device<R, Negotiated> {
         self.record_failure(found)
     }
 
+    /// As [`find_queue`](Self::find_queue), for a queue that the driver can do without. If it
+    /// cannot be used, the device can be started nevertheless.
+    ///
+    /// # Errors
+    ///
+    /// The device has no usable queue of this number.
+    pub fn probe_queue(&self, index: u16, largest: QueueSize) -> Result<FoundQueue, Error> {
+        self.look_up_queue(index, largest)
+    }
+
     fn look_up_queue(&self, index: u16, largest: QueueSize) -> Result<FoundQueue, Error> {
         let common = &self.windows.common;
         let queues = common.read_u16(common::NUM_QUEUES);

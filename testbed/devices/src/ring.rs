@@ -103,6 +103,8 @@ pub(super) enum Ring {
         event_idx: bool,
         /// The place of the first descriptor that was used since the last interrupt.
         signalled: Place,
+        /// How many descriptors were used since then.
+        used_since: u32,
     },
 }
 
@@ -137,6 +139,7 @@ impl Ring {
         let device = PackedRingDevice::new(Box::new(guest), ring);
         Ok(Self::Packed {
             signalled: device.next_used,
+            used_since: 0,
             device,
             event_idx: terms.agreed & 1 << VIRTIO_RING_F_EVENT_IDX != 0,
         })
@@ -208,7 +211,13 @@ impl Ring {
         match (self, wrong) {
             (Self::Split(queue), None) => Ok(queue.add_used(memory, chain.id, written)?),
             (Self::Split(queue), Some(id)) => add_wrong_used(queue, memory, id, written),
-            (Self::Packed { device, .. }, wrong) => {
+            (
+                Self::Packed {
+                    device, used_since, ..
+                },
+                wrong,
+            ) => {
+                *used_since += u32::from(chain.in_ring);
                 let id = wrong.map_or(chain.id, |id| id as u16);
                 device.finish_as(id, chain.in_ring, written);
                 Ok(())
@@ -265,8 +274,13 @@ impl Ring {
                 device,
                 event_idx,
                 signalled,
+                used_since,
             } => {
                 let before = std::mem::replace(signalled, device.next_used);
+                if std::mem::take(used_since) >= device.ring.size.into() {
+                    // Every place of the ring was passed.
+                    return Ok(!device.are_interrupts_disabled());
+                }
                 match device.interrupt_wanted(*event_idx, before) {
                     Ok(wanted) => Ok(wanted),
                     Err(error) => {

@@ -262,6 +262,12 @@ impl<M: Deref<Target: Memory>> PackedRingDevice<M> {
         self.set_device_events(0, DISABLE);
     }
 
+    /// Whether the driver wants no interrupt.
+    pub fn are_interrupts_disabled(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.driver_events().1 == DISABLE
+    }
+
     /// Whether the driver wants an interrupt for the used descriptors since `before`.
     ///
     /// # Errors

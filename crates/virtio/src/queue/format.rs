@@ -68,10 +68,16 @@ impl RingShape {
             let most = size.min(QueueSize::Q256);
             root.max(shortest).max(size.divided_by(slots)).min(most)
         };
+        let slots = size.divided_by(descriptors_per_slot).min(slots);
         Self {
             format,
-            size,
-            slots: size.divided_by(descriptors_per_slot).min(slots),
+            // Without indirect descriptors, the rest of the ring would never be used.
+            size: if format.is_indirect {
+                size
+            } else {
+                QueueSize::power(slots.log().wrapping_add(descriptors_per_slot.log()))
+            },
+            slots,
             descriptors_per_slot,
         }
     }
@@ -179,7 +185,9 @@ mod tests {
             let shape = RingShape::new(format(is_indirect), size(log), size(slots), shortest);
 
             let used = u32::from(shape.slots().get()) * u32::from(shape.descriptors_per_slot().get());
-            prop_assert!(used <= 1 << log);
+            prop_assert!(used <= shape.size().get().into());
+            prop_assert!(shape.size() <= size(log));
+            prop_assert!(is_indirect || used == u32::from(shape.size().get()));
             prop_assert!(shape.slots() <= size(slots));
             prop_assert!(u32::from(shape.longest_chain()) <= 1 << log, "V33, V53");
             let possible = u32::from(shortest) <= 1 << log && (is_indirect || shortest <= 256);

@@ -263,6 +263,7 @@ where
         if in_flight.iter().any(Option::is_some) {
             return Err(Error::TableInUse);
         }
+        let longest_table = tables.entries();
         Ok(Self {
             ring: if shape.format().is_packed {
                 AnyRing::Packed(PackedRing::new(memory, shape, descriptor_tables)?)
@@ -272,7 +273,7 @@ where
             requests: InFlightRequests {
                 queue,
                 slots: shape.slots().get(),
-                longest_chain: shape.longest_chain(),
+                longest_chain: shape.longest_chain().min(longest_table),
                 in_flight: 0,
                 table: in_flight,
                 fault: None,

@@ -196,19 +196,19 @@ struct Ready {
     queue: Queue,
     slots: SlotAllocator,
     prepared: Prepared,
+    areas: DmaAreas<'static, 0>,
 }
 
 impl Ready {
     fn publish(self) -> Queue {
-        let Self {
-            mut queue,
-            slots,
-            prepared,
-        } = self;
-        queue
-            .publish(&slots, prepared, 7, |payload| payload)
+        self.publish_beside_areas().0
+    }
+
+    fn publish_beside_areas(mut self) -> (Queue, DmaAreas<'static, 0>) {
+        self.queue
+            .publish(&self.slots, self.prepared, 7, |payload| payload)
             .unwrap();
-        queue
+        (self.queue, self.areas)
     }
 }
 
@@ -239,6 +239,7 @@ fn model(
                 queue,
                 slots,
                 prepared,
+                areas,
             };
             run(ready, device);
             word::forget();
@@ -310,13 +311,19 @@ fn no_interrupt_is_lost() {
     }
 }
 
+/// The device writes into the slot's area, as it writes a status, and returns the request.
 #[test]
 fn what_the_device_wrote_is_read_after_it_has_returned_the_request() {
     model(true, false, |ready, device| {
-        let mut queue = ready.publish();
-        let device = thread::spawn(move || device.finish(false));
+        let (mut queue, areas) = ready.publish_beside_areas();
+        let (tables, marker) = (areas.tables(), InOrder::last(7, 7, Access::DeviceReads));
+        let device = thread::spawn(move || {
+            areas.area(SLOT).write_entry(0, marker).unwrap();
+            device.finish(false);
+        });
         if let Some(used) = queue.pop_used().expect("the device is honest") {
             assert_eq!((used.payload, used.written), (7, 1));
+            assert_eq!(tables.read(SLOT, 0), Some(marker));
         }
         device.join().unwrap();
     });

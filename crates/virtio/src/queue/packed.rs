@@ -5,7 +5,8 @@
 //! inverted wrap counter of the specification, and higher bits have no meaning.
 //!
 //! The ring reads only two things that the device writes: the descriptor at the next position
-//! that the device uses, and the device's event suppression structure.
+//! that the device uses, and the device's event suppression structure. Without indirect
+//! descriptors it also copies the tables of requests, which the device can reach.
 
 use virtio_spec::le32;
 use virtio_spec::virtq::DescF;
@@ -247,6 +248,8 @@ impl<'m> PackedRing<'m> {
         if !self.is_used() {
             return None;
         }
+        // The length counts without the flag WRITE, too, with which the specification reserves it
+        // (§2.8.4): QEMU never sets the flag. It is only a statistic.
         let (written, id, _) = fields(self.parts.descriptors.read_second(self.next_used));
         Some(Returned {
             slot: id,

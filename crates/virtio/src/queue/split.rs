@@ -2,7 +2,8 @@
 //! returns it, once (VIRTIO 1.3 §2.7).
 //!
 //! The ring reads only three things that the device writes: the used index, the used
-//! elements, and the fields that suppress notifications. It reads each once.
+//! elements, and the fields that suppress notifications. It reads each once. Without indirect
+//! descriptors it also copies the tables of requests, which the device can reach.
 
 use virtio_spec::virtq::{AvailF, Desc, DescF, UsedElem, UsedF};
 use virtio_spec::{le16, le32, le64};

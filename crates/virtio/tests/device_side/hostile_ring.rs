@@ -6,6 +6,7 @@ use testbed_virtio::ring::{Descriptor, RingDevice};
 use virtio::blk::RequestError;
 use virtio::queue::{Rejection, RingFault};
 use virtio::slots::SlotAllocator;
+use virtio::spec::F;
 
 use crate::disk::{
     EVENT_IDX, FLAGS, IOERR, OK, Pair, Tag, UNSUPP, data, extent, memory, queue_size,
@@ -101,6 +102,28 @@ fn a_used_id_that_is_not_in_flight_marks_the_queue_faulty() {
             };
             (fault, vec![tag])
         });
+    }
+}
+
+/// A1, A4: without indirect descriptors, a slot has 4 descriptors of the ring of 16. Only the index
+/// of its first one is a used id.
+#[test]
+fn a_used_id_inside_a_chain_or_of_another_slot_marks_the_queue_faulty() {
+    for id in [1, 2, 3, 4, 5, 12, 15, 16, 65_535, 1 << 16] {
+        let memory = memory();
+        let mut pair = Pair::<RingDevice>::new(&memory, 16, F::VERSION_1);
+        let (tag, chain) = pair.taken_read();
+        assert_eq!((chain.id, chain.in_ring), (0, 3));
+
+        pair.device.finish_as(id, 1);
+
+        let fault = match id {
+            0..16 => RingFault::NotInFlight { id: id as u16 },
+            _ => RingFault::IdOutOfRange { id },
+        };
+        assert_eq!(pair.queue.pop_used(), Err(fault));
+        assert_eq!(pair.reset(), [tag]);
+        assert_eq!(pair.free_slots(), 4);
     }
 }
 

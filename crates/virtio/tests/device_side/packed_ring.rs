@@ -198,7 +198,8 @@ fn a_descriptor_that_is_used_although_nothing_is_in_flight_is_found_at_once() {
 /// A device that goes on at a wrong place, or in a wrong lap, is never seen.
 #[test]
 fn a_used_descriptor_at_another_place_is_not_read() {
-    for place in [1, 5].map(|index| Place { index, wrap: true }) {
+    for (index, wrap) in [(1, true), (5, true), (0, false)] {
+        let place = Place { index, wrap };
         let memory = memory();
         let mut pair = packed(&memory, 8, FLAGS);
         let (_, chain) = pair.taken_read();
