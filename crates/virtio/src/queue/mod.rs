@@ -263,7 +263,7 @@ where
         if in_flight.iter().any(Option::is_some) {
             return Err(Error::TableInUse);
         }
-        let longest_table = tables.entries();
+        let longest_table = descriptor_tables.entries();
         Ok(Self {
             ring: if shape.format().is_packed {
                 AnyRing::Packed(PackedRing::new(memory, shape, descriptor_tables)?)
