@@ -18,9 +18,9 @@
 //! flight stay in flight. Until the device confirms the reset, it may write to their memory
 //! (VIRTIO 1.3 §3.3.1; V15).
 //!
-//! A step runs under the StartIo lock. It opens the queue several times for a moment, and
-//! accesses registers and completes requests while the queue is not open, because both may
-//! take long and HwStartIo waits for the queue.
+//! A step runs under the StartIo lock. It opens each queue only briefly, and accesses registers and
+//! completes requests while none is open, because both may take long and HwStartIo waits for a
+//! queue that is open.
 
 use core::{num::NonZero, sync::atomic::Ordering};
 
@@ -100,14 +100,14 @@ pub enum Stage<'a> {
 pub struct Messages {
     /// How many messages are connected. Without any the device interrupts by its pin.
     connected: u16,
-    /// How many of the first messages are for the used buffers of a queue each.
+    /// How many queues are in use. Message *n* is for the used buffers of queue *n*.
     queues: u16,
 }
 
 impl Messages {
-    /// Distributes the messages that are connected. Each queue that is used has a message of its
-    /// own, and the message after those is for configuration changes. With fewer messages fewer
-    /// queues are used, and at last there is no message for configuration changes.
+    /// Distributes `connected` messages among at most `queues` queues: message *n* for queue *n*,
+    /// and the next one for configuration changes. With too few messages, fewer queues are in use.
+    /// A single message is the first queue's. Without messages one queue is in use.
     pub fn distribute(connected: u16, queues: u16) -> Self {
         Self {
             connected,
@@ -115,7 +115,7 @@ impl Messages {
         }
     }
 
-    /// The number of queues that are used, at least 1.
+    /// The number of queues that are in use, at least 1.
     pub fn queues(self) -> u16 {
         self.queues.max(1)
     }
@@ -125,8 +125,8 @@ impl Messages {
         (self.connected > 0).then_some(number)
     }
 
-    /// The message for configuration changes. `None` if it has none of its own. The driver then
-    /// notices that the device asks for a reset when a request times out.
+    /// The message for configuration changes. `None` if there is no message left for them. The
+    /// driver then notices that the device asks for a reset when a request times out.
     fn of_config(self) -> Option<u16> {
         (self.connected > self.queues).then_some(self.queues)
     }
@@ -163,11 +163,11 @@ impl Actions {
     }
 }
 
-/// How a step of the life cycle opens a queue: under the queue's lock, or in a callback in which
+/// How a step of the life cycle opens queues: under their locks, or in a callback in which
 /// no other callback accesses it.
-pub trait OpenQueue<'a> {
+pub trait OpenQueues<'a> {
     /// Runs `run` with the open queue.
-    fn open<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R;
+    fn with<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R;
 }
 
 /// The life cycle of the device, under the StartIo lock.
@@ -232,11 +232,11 @@ impl<'a> Life<'a> {
     pub fn start(
         &mut self,
         adapter: &Adapter<'a>,
-        open: &mut impl OpenQueue<'a>,
+        queues: &mut impl OpenQueues<'a>,
         messages: Messages,
     ) -> Result<(), Error> {
-        self.use_queues(adapter, messages);
-        match self.bring_up(adapter, open) {
+        self.set_messages(adapter, messages);
+        match self.bring_up(adapter, queues) {
             // No initiator has switched the write cache yet.
             None | Some(Ok(_)) => Ok(()),
             Some(Err(error)) => Err(error),
@@ -261,23 +261,23 @@ impl<'a> Life<'a> {
     pub fn restart(
         &mut self,
         adapter: &Adapter<'a>,
-        open: &mut impl OpenQueue<'a>,
+        queues: &mut impl OpenQueues<'a>,
         messages: Messages,
     ) {
-        self.use_queues(adapter, messages);
+        self.set_messages(adapter, messages);
         self.own_resets = [None; MAX_RESETS];
         self.failed_starts = 0;
         self.closed = None;
         // The clock may have started again from 0.
         self.clock = None;
         self.paused = None;
-        self.begin_reset(adapter, open);
+        self.begin_reset(adapter, queues);
     }
 
-    /// Sets the messages, and so the queues that are used.
-    fn use_queues(&mut self, adapter: &Adapter<'a>, messages: Messages) {
+    /// Sets the messages, and so the queues that are in use.
+    fn set_messages(&mut self, adapter: &Adapter<'a>, messages: Messages) {
         self.messages = messages;
-        adapter.used.store(messages.queues(), Ordering::Relaxed);
+        adapter.active.store(messages.queues(), Ordering::Relaxed);
     }
 
     /// Advances `now` by the time since the last step. If the clock fails or goes back, `now`
@@ -295,7 +295,7 @@ impl<'a> Life<'a> {
     pub fn attend(
         &mut self,
         adapter: &Adapter<'a>,
-        open: &mut impl OpenQueue<'a>,
+        queues: &mut impl OpenQueues<'a>,
         demand: Demand,
         clock: Option<Microseconds>,
     ) -> Actions {
@@ -303,7 +303,7 @@ impl<'a> Life<'a> {
         let mut actions = Actions::default();
         let (mut is_requested, mut fault, mut in_flight) = (false, None, 0_u32);
         for queue in adapter.queues.iter() {
-            open.open(queue, |queue| {
+            queues.with(queue, |queue| {
                 is_requested |= queue.is_reset_requested();
                 if self.reset_request.is_none() {
                     self.reset_request = queue.take_reset_request();
@@ -316,15 +316,15 @@ impl<'a> Life<'a> {
             let is_wanted = is_requested || demand == Demand::Reset;
             let health = device.health();
             if self.needs_reset(health, fault, is_wanted, in_flight, &mut actions) {
-                admit_none(adapter, open);
+                close_to_requests(adapter, queues);
                 self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
                     Stage::Live(device) => Stage::Stopping(device),
                     other => other,
                 };
             }
         }
-        self.advance(adapter, open, &mut actions);
-        self.settle(adapter, open, &mut actions);
+        self.advance(adapter, queues, &mut actions);
+        self.settle(adapter, queues, &mut actions);
         actions
     }
 
@@ -380,8 +380,8 @@ impl<'a> Life<'a> {
     }
 
     /// Begins a reset of the device, at any stage, and stops the submission of requests.
-    fn begin_reset(&mut self, adapter: &Adapter<'a>, open: &mut impl OpenQueue<'a>) {
-        admit_none(adapter, open);
+    fn begin_reset(&mut self, adapter: &Adapter<'a>, queues: &mut impl OpenQueues<'a>) {
+        close_to_requests(adapter, queues);
         self.reset_at = self.now;
         self.start_at = 0;
         self.overdue = false;
@@ -399,24 +399,24 @@ impl<'a> Life<'a> {
     fn advance(
         &mut self,
         adapter: &Adapter<'a>,
-        open: &mut impl OpenQueue<'a>,
+        queues: &mut impl OpenQueues<'a>,
         actions: &mut Actions,
     ) {
         // A notification must not reach the device between the reset and DRIVER_OK (V13). No
-        // other notification begins now, because the queue is not open to requests.
-        if matches!(self.stage, Stage::Stopping(_)) && !is_notifying(adapter, open) {
-            self.begin_reset(adapter, open);
+        // other notification begins now, because the queues are closed to requests.
+        if matches!(self.stage, Stage::Stopping(_)) && !is_notifying(adapter, queues) {
+            self.begin_reset(adapter, queues);
         }
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Resetting(device) => match device.poll() {
                 ResetPoll::Done(device) => {
                     self.overdue = false;
                     let failure = self.closed.unwrap_or(Failure::BusReset);
-                    fail_in_flight(adapter, open, device.quiet(), failure);
+                    fail_in_flight(adapter, queues, device.quiet(), failure);
                     Stage::Reset(device)
                 }
                 ResetPoll::Removed(device) => {
-                    fail_in_flight(adapter, open, device.quiet(), Failure::NoDevice);
+                    fail_in_flight(adapter, queues, device.quiet(), Failure::NoDevice);
                     self.closed = Some(Failure::NoDevice);
                     actions.report(Report::vanished());
                     Stage::Removed(device)
@@ -433,7 +433,7 @@ impl<'a> Life<'a> {
         if self.closed.is_some() || self.now < self.start_at {
             return;
         }
-        match self.bring_up(adapter, open) {
+        match self.bring_up(adapter, queues) {
             None => {}
             Some(Ok(report)) => {
                 self.failed_starts = 0;
@@ -441,7 +441,7 @@ impl<'a> Life<'a> {
                     actions.report(report);
                 }
             }
-            Some(Err(error)) => self.retry(adapter, open, &error, actions),
+            Some(Err(error)) => self.retry(adapter, queues, &error, actions),
         }
     }
 
@@ -455,13 +455,13 @@ impl<'a> Life<'a> {
     fn bring_up(
         &mut self,
         adapter: &Adapter<'a>,
-        open: &mut impl OpenQueue<'a>,
+        queues: &mut impl OpenQueues<'a>,
     ) -> Option<Result<Option<Report>, Error>> {
         if !matches!(self.stage, Stage::Reset(_)) {
             return None;
         }
         adapter.starting.store(true, Ordering::SeqCst);
-        let result = self.start_unless_stopped(adapter, open);
+        let result = self.start_unless_stopped(adapter, queues);
         adapter.starting.store(false, Ordering::SeqCst);
         result
     }
@@ -471,7 +471,7 @@ impl<'a> Life<'a> {
     fn start_unless_stopped(
         &mut self,
         adapter: &Adapter<'a>,
-        open: &mut impl OpenQueue<'a>,
+        queues: &mut impl OpenQueues<'a>,
     ) -> Option<Result<Option<Report>, Error>> {
         if adapter.stopped.load(Ordering::SeqCst) {
             return None;
@@ -486,13 +486,13 @@ impl<'a> Life<'a> {
                 // times out.
                 let _: Result<(), virtio::Error> = device.route_config(message);
             }
-            for (number, queue) in (0..).zip(adapter.used_queues()) {
-                let ring = open.open(queue, |queue| queue.ring().placement());
+            for (number, queue) in (0..).zip(adapter.active_queues()) {
+                let ring = queues.with(queue, |queue| queue.ring().placement());
                 match enable_queue(device, number, ring, messages.of_queue(number)) {
-                    Ok(enabled) => open.open(queue, |queue| queue.enabled = Some(enabled)),
+                    Ok(enabled) => queues.with(queue, |queue| queue.enabled = Some(enabled)),
                     // The device has no resources for more messages, so it has fewer queues.
                     Err(virtio::Error::VectorRefused { .. }) if number > 0 => {
-                        adapter.used.store(number, Ordering::Relaxed);
+                        adapter.active.store(number, Ordering::Relaxed);
                         break;
                     }
                     Err(error) => return Err(error),
@@ -501,7 +501,7 @@ impl<'a> Life<'a> {
             Ok(())
         });
         let (stage, result) = match started {
-            Ok(device) => open_queues(device, adapter, open),
+            Ok(device) => open_queues(device, adapter, queues),
             Err((device, error)) => (Stage::Resetting(device), Err(error)),
         };
         self.stage = stage;
@@ -513,13 +513,13 @@ impl<'a> Life<'a> {
     fn retry(
         &mut self,
         adapter: &Adapter<'a>,
-        open: &mut impl OpenQueue<'a>,
+        queues: &mut impl OpenQueues<'a>,
         error: &Error,
         actions: &mut Actions,
     ) {
         let pause = FIRST_RETRY.saturating_mul(1_u64.wrapping_shl(self.failed_starts));
         self.failed_starts = self.failed_starts.saturating_add(1);
-        self.begin_reset(adapter, open);
+        self.begin_reset(adapter, queues);
         self.start_at = self.now.saturating_add(pause);
         if usize::try_from(self.failed_starts).is_ok_and(|failed| failed >= MAX_RESETS) {
             self.closed = Some(Failure::NoHba);
@@ -545,13 +545,13 @@ impl<'a> Life<'a> {
     fn settle(
         &mut self,
         adapter: &Adapter<'a>,
-        open: &mut impl OpenQueue<'a>,
+        queues: &mut impl OpenQueues<'a>,
         actions: &mut Actions,
     ) {
         let closed = self.closed.or(self.overdue.then_some(Failure::NoHba));
         if let Some(failure) = closed {
             for queue in adapter.queues.iter() {
-                end_reset(queue, open, Admission::Closed(failure));
+                end_reset(queue, queues, Admission::Closed(failure));
             }
         }
         let is_live = matches!(self.stage, Stage::Live(_));
@@ -582,16 +582,16 @@ impl<'a> Life<'a> {
 }
 
 /// Stops the submission of requests to all queues.
-fn admit_none<'a>(adapter: &Adapter<'a>, open: &mut impl OpenQueue<'a>) {
+fn close_to_requests<'a>(adapter: &Adapter<'a>, queues: &mut impl OpenQueues<'a>) {
     for queue in adapter.queues.iter() {
-        open.open(queue, |queue| queue.admit(Admission::Wait));
+        queues.with(queue, |queue| queue.admit(Admission::Wait));
     }
 }
 
 /// Whether a notification of any queue is being sent.
-fn is_notifying<'a>(adapter: &Adapter<'a>, open: &mut impl OpenQueue<'a>) -> bool {
-    let mut queues = adapter.queues.iter();
-    queues.any(|queue| open.open(queue, |_| !queue.notifying.is_empty()))
+fn is_notifying<'a>(adapter: &Adapter<'a>, queues: &mut impl OpenQueues<'a>) -> bool {
+    let mut all = adapter.queues.iter();
+    all.any(|queue| queues.with(queue, |_| !queue.notifying.is_empty()))
 }
 
 /// Completes all requests in flight with `failure`, and empties the queues. `quiet` proves that
@@ -599,12 +599,12 @@ fn is_notifying<'a>(adapter: &Adapter<'a>, open: &mut impl OpenQueue<'a>) -> boo
 /// detects.
 fn fail_in_flight<'a>(
     adapter: &Adapter<'a>,
-    open: &mut impl OpenQueue<'a>,
+    queues: &mut impl OpenQueues<'a>,
     quiet: Quiet<'_>,
     failure: Failure,
 ) {
     for queue in adapter.queues.iter() {
-        while let Some(srb) = open.open(queue, |open| open.reclaim(quiet, queue.slots)) {
+        while let Some(srb) = queues.with(queue, |locked| locked.reclaim(quiet, queue.slots)) {
             srb.fail(failure);
         }
     }
@@ -615,14 +615,14 @@ fn fail_in_flight<'a>(
 /// reset of its own.
 fn end_reset<'a>(
     queue: &RequestQueue<'a>,
-    open: &mut impl OpenQueue<'a>,
+    queues: &mut impl OpenQueues<'a>,
     admission: Admission<'a>,
 ) {
     let closed = match &admission {
         Admission::Closed(failure) => Some(*failure),
         _ => None,
     };
-    let second = open.open(queue, |queue| {
+    let second = queues.with(queue, |queue| {
         queue.admit(admission);
         queue.take_reset_request()
     });
@@ -645,11 +645,11 @@ fn answer_reset_request(srb: StartedSrb<'_>, closed: Option<Failure>) {
 fn open_queues<'a>(
     device: Device<Window<'a>, Live>,
     adapter: &Adapter<'a>,
-    open: &mut impl OpenQueue<'a>,
+    queues: &mut impl OpenQueues<'a>,
 ) -> (Stage<'a>, Result<Option<Report>, Error>) {
-    for queue in adapter.used_queues() {
+    for queue in adapter.active_queues() {
         // Nothing is in flight, so a device that follows the protocol has returned nothing.
-        if let Err(fault) = open.open(queue, |queue| queue.ring().rearm_interrupts()) {
+        if let Err(fault) = queues.with(queue, |queue| queue.ring().rearm_interrupts()) {
             let error = Error::Violation(fault);
             return (Stage::Resetting(device.begin_reset()), Err(error));
         }
@@ -659,14 +659,14 @@ fn open_queues<'a>(
         return (Stage::Resetting(device.begin_reset()), Ok(None));
     }
     let report = restore_cache_mode(adapter, CacheMode::new(&device).as_ref());
-    for queue in adapter.used_queues() {
-        // Each queue that is used was enabled.
-        if let Some(enabled) = open.open(queue, |queue| queue.enabled.take()) {
+    for queue in adapter.active_queues() {
+        // Each queue that is in use was enabled.
+        if let Some(enabled) = queues.with(queue, |queue| queue.enabled.take()) {
             let admission = Admission::Open {
                 notifier: device.notifier(enabled),
                 cache_mode: CacheMode::new(&device),
             };
-            end_reset(queue, open, admission);
+            end_reset(queue, queues, admission);
         }
     }
     (Stage::Live(device), Ok(report))

@@ -17,7 +17,7 @@ use virtio::{
 };
 
 use crate::{
-    device::{Actions, Demand, Life, Messages, Microseconds, OpenQueue},
+    device::{Actions, Demand, Life, Messages, Microseconds, OpenQueues},
     error::Error,
     events::Event,
     io::{self, Drained, InFlight, Queue, Request, RequestQueue, ShortUsed},
@@ -26,7 +26,7 @@ use crate::{
     report::Report,
 };
 
-/// The maximum number of queues. Each has a DPC object, and there is one more for
+/// The maximum number of queues, 31. Each has a DPC object, and there is one more for
 /// [`Adapter::attention`].
 pub const MAX_QUEUES: u16 = (MAX_DPCS as u16).saturating_sub(1);
 
@@ -45,10 +45,10 @@ pub enum Ferrostor {}
 pub struct Adapter<'a> {
     /// The device's queues. DPC object *n* belongs to queue *n*.
     pub queues: &'a [RequestQueue<'a>],
-    /// The first queue, which is always used.
+    /// The first queue, which is always in use.
     pub first: &'a RequestQueue<'a>,
-    /// How many of the queues are used.
-    pub used: AtomicU16,
+    /// How many of the first queues are in use, at least 1.
+    pub active: AtomicU16,
     /// The number of the queue for requests of each processor, by [`processor_index`].
     pub queue_numbers: [AtomicU8; PROCESSORS],
     /// A DPC object without data. Its DPC calls [`Life::attend`].
@@ -78,11 +78,11 @@ pub struct Adapter<'a> {
 }
 
 impl<'a> Adapter<'a> {
-    /// The queues that are used.
+    /// The queues that are in use.
     #[inline]
-    pub fn used_queues(&self) -> &'a [RequestQueue<'a>] {
-        let used = usize::from(self.used.load(Ordering::Relaxed));
-        self.queues.get(..used).unwrap_or_default()
+    pub fn active_queues(&self) -> &'a [RequestQueue<'a>] {
+        let active = usize::from(self.active.load(Ordering::Relaxed));
+        self.queues.get(..active).unwrap_or_default()
     }
 
     /// Reserves a slot of the queue of this processor, or if that is full, of another queue.
@@ -97,13 +97,13 @@ impl<'a> Adapter<'a> {
     /// The queue for requests of the current processor.
     #[inline]
     pub fn queue_of_processor(&self, cx: &BuildIo<'_, 'a>) -> &'a RequestQueue<'a> {
-        if self.used.load(Ordering::Relaxed) <= 1 {
+        if self.active.load(Ordering::Relaxed) <= 1 {
             return self.first;
         }
         let index = cx.processor().map_or(0, processor_index);
         let number = self.queue_numbers.get(index);
         let number = number.map_or(0, |number| number.load(Ordering::Relaxed));
-        self.used_queues()
+        self.active_queues()
             .get(usize::from(number))
             .unwrap_or(self.first)
     }
@@ -127,12 +127,12 @@ impl<'a> Adapter<'a> {
     /// Reserves a slot of the first queue that has one.
     #[cold]
     pub fn reserve_elsewhere(&self) -> Option<(&'a RequestQueue<'a>, Slot)> {
-        let mut queues = self.used_queues().iter();
+        let mut queues = self.active_queues().iter();
         queues.find_map(|queue| Some((queue, queue.slots.reserve()?)))
     }
 
-    /// Runs `run` with the life cycle and the right to open the queues, in a callback in which no other callback
-    /// accesses them.
+    /// Runs `run` with the life cycle and the right to open the queues. `cx` proves that no other
+    /// callback accesses either.
     fn exclusively<S, R>(
         &self,
         cx: &mut S,
@@ -181,16 +181,16 @@ fn processor_at(index: usize) -> Processor {
 }
 
 /// Queues in a callback in which no other callback accesses them.
-impl<'a> OpenQueue<'a> for Exclusive<'a, DpcHeld> {
-    fn open<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
+impl<'a> OpenQueues<'a> for Exclusive<'a, DpcHeld> {
+    fn with<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
         run(queue.locked.open(self))
     }
 }
 
 /// Queues that are opened under their locks, while the StartIo lock is held.
-impl<'a> OpenQueue<'a> for Held<'a, StartIoHeld> {
-    fn open<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
-        queue.locked.with(self, |open| run(open))
+impl<'a> OpenQueues<'a> for Held<'a, StartIoHeld> {
+    fn with<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
+        queue.locked.with(self, |locked| run(locked))
     }
 }
 
@@ -280,8 +280,8 @@ impl Miniport for Ferrostor {
         if !cx.is_dump() {
             return true;
         }
-        let started = adapter.exclusively(cx, |life, queue| {
-            life.start(adapter, queue, Messages::default())
+        let started = adapter.exclusively(cx, |life, queues| {
+            life.start(adapter, queues, Messages::default())
         });
         // As in HwPassiveInitialize. The polls of a request continue the reset.
         matches!(started, Ok(()) | Err(Error::Violation(_)))
@@ -305,8 +305,8 @@ impl Miniport for Ferrostor {
     }
 
     fn interrupt<'a>(adapter: &Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
-        // Reading the status deasserts the pin. A dump stack polls this routine, so the used
-        // ring is drained there whatever the status is.
+        // Reading the status deasserts the pin. A dump stack polls this routine, so the
+        // queues are drained there whatever the status is.
         let status = adapter.isr.take();
         if status.is_empty() && !cx.is_dump() {
             return Interrupted::NotOurs;
@@ -315,7 +315,7 @@ impl Miniport for Ferrostor {
         if status.bits() & CONFIG_INTERRUPT != 0 || cx.is_dump() {
             adapter.attention.issue(cx);
         }
-        for queue in adapter.used_queues() {
+        for queue in adapter.active_queues() {
             queue.locked.issue(cx);
         }
         Interrupted::Ours
@@ -462,7 +462,7 @@ impl callback::MessageInterrupt for Ferrostor {
         cx: &mut MessageInterrupt<'_, 'a>,
     ) -> Interrupted {
         let message = usize::try_from(cx.message()).unwrap_or(usize::MAX);
-        match adapter.used_queues().get(message) {
+        match adapter.active_queues().get(message) {
             Some(queue) => queue.locked.issue(cx),
             None => adapter.attention.issue(cx),
         }

@@ -86,11 +86,12 @@ pub struct RequestQueue<'a> {
 /// The data under the queue's lock: the ring, and whether it takes requests.
 pub struct Queue<'a> {
     ring: VirtQueue<'a, InFlightTable<'a>>,
-    /// The queue as the device knows it, from its setup to the start of the device.
+    /// Shows that the device has enabled the queue, from then until DRIVER_OK.
+    /// [`Life`](crate::device::Life) makes the notifier of it.
     pub enabled: Option<EnabledQueue>,
     admission: Admission<'a>,
     /// An initiator's request to reset the device, until [`Life`](crate::device::Life) takes
-    /// it.
+    /// it. Only the first queue has one.
     reset: Option<StartedSrb<'a>>,
 }
 
@@ -117,12 +118,12 @@ enum Answer {
     Refuse(Sense),
 }
 
-/// The result of draining the used ring.
+/// The result of draining a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// The used ring is empty.
+    /// No finished request is left.
     All,
-    /// The used ring may not be empty.
+    /// Finished requests may be left.
     More,
     /// The queue is faulty.
     Faulty,
@@ -354,7 +355,7 @@ fn flush<'a>(
     op: MediaOp,
 ) -> Option<(Srb<'a>, Request)> {
     let reserved = match op {
-        // The first queue's lock excludes another switch.
+        // All switches use the first queue, so its lock keeps two of them apart.
         MediaOp::SwitchCache(_) => adapter
             .first
             .slots
@@ -663,10 +664,10 @@ fn start_other<'a>(
 }
 
 /// Completes a request for which no slot is free: as BUSY, so that Storport sends it again later,
-/// or as failed if the queue is closed.
+/// or as failed if the device was given up, is gone, or has not confirmed its reset.
 fn complete_without_slot<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
     let mut closed = None;
-    for queue in adapter.used_queues() {
+    for queue in adapter.active_queues() {
         queue.locked.with(cx, |open| {
             // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
             // Once nothing is in flight, no completion frees a slot, so they are freed here. A
@@ -763,8 +764,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Completes the requests of a queue that the device has finished. Holds the queue's lock while it takes
-/// them off the used ring, and not while it completes them.
+/// Completes the requests that the device has finished. Holds the queue's lock while it takes them
+/// off the ring, and not while it completes them.
 #[inline]
 pub fn drain<'a, S>(adapter: &Adapter<'a>, queue: &RequestQueue<'a>, cx: &mut S) -> Drained
 where
@@ -788,7 +789,7 @@ where
 }
 
 impl<'a> Queue<'a> {
-    /// Takes finished requests off the used ring, at most [`BATCH`] of them. Also returns the
+    /// Takes finished requests off the ring, at most [`BATCH`] of them. Also returns the
     /// notification if flushes were published for which the device needs one.
     #[inline(always)]
     fn take_used<'n>(

@@ -43,7 +43,7 @@ pub const DUMP_SLOTS: u16 = 1;
 /// How long the device may take to confirm a reset.
 pub const RESET_MILLISECONDS: u32 = 1000;
 
-/// How often the driver polls the used ring for the disk's identity, and the pause after each
+/// How often the driver polls the queue for the disk's identity, and the pause after each
 /// poll in microseconds: a second in all.
 const IDENTITY_LOOKS: u32 = 10_000;
 const IDENTITY_PAUSE: u32 = 100;
@@ -122,7 +122,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
     let adapter = Adapter {
         queues,
         first: queues.first().ok_or_else(out_of_memory)?,
-        used: AtomicU16::new(1),
+        active: AtomicU16::new(1),
         queue_numbers: [const { AtomicU8::new(0) }; PROCESSORS],
         attention: cx.dpc_locked(()).ok_or_else(out_of_memory)?,
         life: cx.start_io_locked(Life::new(stage, accepted)),

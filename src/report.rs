@@ -77,7 +77,7 @@ impl Report {
         Self::new(Event::DeviceVanished, [text("device_status")])
     }
 
-    /// The event for the protocol violation that marked queue 0 faulty.
+    /// The event for a protocol violation, which marked a queue faulty.
     pub fn violation(event: Event, fault: RingFault) -> Self {
         let inserts = match fault {
             RingFault::UsedIndex { found, .. } => [text("used index out of range"), number(found)],
@@ -228,7 +228,7 @@ pub fn restart_text(error: &Error) -> &'static str {
             Device::VectorBeyondTable { .. } | Device::VectorRefused { .. } => {
                 "MSI-X vector refused"
             }
-            _ => "queue 0 unusable",
+            _ => "a queue is unusable",
         },
         _ => "device unusable",
     }
