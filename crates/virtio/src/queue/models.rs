@@ -316,7 +316,10 @@ fn no_interrupt_is_lost() {
 fn what_the_device_wrote_is_read_after_it_has_returned_the_request() {
     model(true, false, |ready, device| {
         let (mut queue, areas) = ready.publish_beside_areas();
-        let (tables, marker) = (areas.tables(), PackedEntries::last(7, 7, Access::DeviceReads));
+        let (tables, marker) = (
+            areas.tables(),
+            PackedEntries::last(7, 7, Access::DeviceReads),
+        );
         let device = thread::spawn(move || {
             areas.area(SLOT).write_entry(0, marker).unwrap();
             device.finish(false);
