@@ -380,7 +380,7 @@ fn an_uncached_extension_that_is_refused() {
     assert!(bytes > 256 * 256 * 16, "{bytes}");
     let text = format!(
         "{DISK} cannot start: Windows did not provide {bytes} bytes of contiguous memory for the \
-         queue and its requests."
+         queues and their requests."
     );
     check_events(&report, &[(Event::OutOfMemory, text)]);
 }
