@@ -524,6 +524,16 @@ fn drivers() -> Result<(), DriverError> {
         tests.env(driver.variable(), build::driver(*driver, X64)?);
     }
     tool::run(&mut tests)?;
+    // The faults again, on a disk with two queues and packed rings.
+    let mut faults = cargo("test");
+    faults
+        .args(["--package", "testbed", "--test", "driver_faults"])
+        .args(["--", "--include-ignored"])
+        .env("FERROSTOR_DEVICE", "packed=on,num-queues=2");
+    for driver in Driver::value_variants() {
+        faults.env(driver.variable(), build::file(*driver, X64));
+    }
+    tool::run(&mut faults)?;
     Ok(())
 }
 

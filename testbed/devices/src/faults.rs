@@ -131,10 +131,11 @@ impl Activity {
     }
 
     /// Records a request. Returns whether [`Glitch::AtNextUsed`] is due, and disarms it then.
-    pub(super) fn record(&mut self, served: Served) -> bool {
+    /// `glitch_lasts` is whether the driver would find one.
+    pub(super) fn record(&mut self, served: Served, glitch_lasts: bool) -> bool {
         if self.served.len() < MOST {
             self.served.push(served);
         }
-        self.take(Glitch::AtNextUsed)
+        glitch_lasts && self.take(Glitch::AtNextUsed)
     }
 }

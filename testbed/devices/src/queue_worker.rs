@@ -323,10 +323,12 @@ impl QueueWorker {
             return Ok(false);
         };
         let not_taken = active.ring.available(&core.memory)?;
-        Ok(core.activity().record(Served {
-            waiting: not_taken.wrapping_add(work.chains.len() as u16),
-            ..served
-        }))
+        let waiting = not_taken.wrapping_add(work.chains.len() as u16);
+        let served = Served { waiting, ..served };
+        // In a packed ring without other requests, the driver's next descriptor would overwrite
+        // a glitch.
+        let lasts = waiting > 0 || !active.ring.is_packed();
+        Ok(core.activity().record(served, lasts))
     }
 
     fn lock(&self) -> Guard<'_, Option<Active>> {

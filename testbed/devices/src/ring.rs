@@ -145,6 +145,10 @@ impl Ring {
         })
     }
 
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self, Self::Packed { .. })
+    }
+
     /// Whether the driver has zeroed what says that requests are used.
     pub(super) fn is_fresh(&self, memory: &GuestMemoryMmap) -> bool {
         match self {

@@ -57,7 +57,19 @@ pub const MOST_STALL: Duration = Duration::from_millis(1);
 const SCENARIO: Duration = Duration::from_secs(60);
 
 const DISK_BYTES: u64 = 4 << 20;
+
 pub const SECTOR: u32 = 512;
+
+/// Names the properties of the disk, as `testbed run --device` has them.
+const DEVICE: &str = "FERROSTOR_DEVICE";
+
+/// The settings of the disk: the default, or those that [`DEVICE`] names.
+pub fn device() -> BlkSettings {
+    match env::var(DEVICE) {
+        Ok(properties) => properties.parse().unwrap(),
+        Err(_) => BlkSettings::default(),
+    }
+}
 
 /// Names the scenario that a child process runs.
 const VARIABLE: &str = "FERROSTOR_SCENARIO";
@@ -250,12 +262,12 @@ pub fn without_cache() -> Disk {
     const CONFIG_WCE: u64 = 1 << 11;
     Disk::new(BlkSettings {
         features: BlkSettings::FEATURES & !(FLUSH | CONFIG_WCE),
-        ..BlkSettings::default()
+        ..device()
     })
 }
 
 pub fn start(settings: AdapterSettings) -> Bench {
-    Disk::new(BlkSettings::default()).start(settings)
+    Disk::new(device()).start(settings)
 }
 
 impl Bench {

@@ -88,7 +88,7 @@ fn a_glitch_before_the_first_driver_ok_does_not_hold_up_the_start() {
             latency: Duration::from_millis(20),
             ..Faults::default()
         },
-        ..BlkSettings::default()
+        ..device()
     });
     disk.device.glitch(Glitch::AtQueueEnable);
     let begin = Instant::now();
@@ -116,7 +116,7 @@ fn serial_number(bench: &Bench) -> Vec<u8> {
 fn a_glitch_in_any_later_initialization_does_not_stop_service() {
     for glitch in [Glitch::AtQueueEnable, Glitch::AtDriverOk] {
         eprintln!("{glitch:?}");
-        let disk = Disk::new(BlkSettings::default());
+        let disk = Disk::new(device());
         // The first start asks for the disk's identity.
         disk.device.glitch_after(glitch, 1);
         let bench = disk.start(patient());
@@ -305,7 +305,7 @@ fn fewer_messages_and_the_pin_serve_a_disk_that_glitches() {
         eprintln!("{vectors} vectors");
         let bench = Disk::new(BlkSettings {
             msix_vectors: vectors,
-            ..BlkSettings::default()
+            ..device()
         })
         .start(impatient());
         let before = bench.device.resets();
@@ -369,7 +369,7 @@ fn understated_lengths_are_no_errors_of_any_request() {
         let bench = Disk::new(BlkSettings {
             faults: used_length(length),
             serial: "serial".to_owned(),
-            ..BlkSettings::default()
+            ..device()
         })
         .start(patient());
         let buffer = sector();

@@ -59,7 +59,7 @@ fn stalling_flushes() -> Faults {
 fn without(features: u64) -> Bench {
     Disk::new(BlkSettings {
         features: BlkSettings::FEATURES & !features,
-        ..BlkSettings::default()
+        ..device()
     })
     .start(patient())
 }

@@ -145,6 +145,11 @@ fn refused(event: Event, why: &str, disk: Disk, settings: AdapterSettings) {
     check_events(&report, &[(event, format!("{DISK} cannot start: {why}."))]);
 }
 
+/// The disk whose faults the events describe: with a split ring.
+fn split() -> Disk {
+    Disk::new(BlkSettings::default())
+}
+
 fn faulty(faults: Faults) -> BlkSettings {
     BlkSettings {
         faults,
@@ -411,7 +416,7 @@ fn a_used_ring_that_is_wrong_at_start() {
 }
 
 fn a_device_that_needs_a_reset() {
-    let bench = start(patient());
+    let bench = split().start(patient());
     let before = bench.device.resets();
 
     bench.device.set_needs_reset();
@@ -451,7 +456,7 @@ fn a_used_ring_that_is_wrong() {
         (used_id(77), "used id not in flight (77)"),
         (no_status, "no status in slot (0)"),
     ] {
-        let bench = start(patient());
+        let bench = split().start(patient());
         let before = bench.device.resets();
         bench.device.set_faults(faults);
         let done = bench.issue(read(1, &sector()));
@@ -466,7 +471,7 @@ fn a_used_ring_that_is_wrong() {
 }
 
 fn a_used_index_that_is_wrong_while_idle() {
-    let bench = start(patient());
+    let bench = split().start(patient());
     bench.read(1);
     let before = bench.device.resets();
 
@@ -480,7 +485,7 @@ fn a_used_index_that_is_wrong_while_idle() {
 }
 
 fn a_bus_reset() {
-    let bench = start(patient());
+    let bench = split().start(patient());
     let in_flight = bench.keep_in_flight();
 
     bench.adapter.reset_bus();
@@ -493,7 +498,7 @@ fn a_bus_reset() {
 
 fn a_device_that_is_faulty_after_each_reset() {
     const MOST: u32 = 8;
-    let bench = start(patient());
+    let bench = split().start(patient());
     let mut expected = Vec::new();
     for number in 1..=MOST + 1 {
         // Service between the faults does not forgive them.
@@ -531,7 +536,7 @@ fn vanished() -> (Event, String) {
 }
 
 fn a_device_that_vanishes() {
-    let bench = start(patient());
+    let bench = split().start(patient());
     bench.read(1);
 
     bench.device.surprise_remove();
@@ -547,7 +552,7 @@ fn a_device_status_of_ones() {
 }
 
 fn a_reset_that_never_ends() {
-    let bench = start(patient());
+    let bench = split().start(patient());
     bench.device.slow_reset(0, u32::MAX);
 
     bench.adapter.reset_bus();
@@ -569,7 +574,7 @@ fn a_reset_that_never_ends() {
 }
 
 fn a_restart_that_fails_each_time() {
-    let bench = start(patient());
+    let bench = split().start(patient());
     bench.device.set_faults(refusing_features());
 
     bench.adapter.reset_bus();
@@ -586,7 +591,7 @@ fn a_restart_that_fails_each_time() {
 }
 
 fn a_used_length_that_is_short() {
-    let bench = start(patient());
+    let bench = split().start(patient());
     bench.device.set_faults(used_length(1));
     for lba in 0..10 {
         bench.read(lba);
@@ -611,7 +616,7 @@ fn a_write_cache_that_does_not_switch() {
 }
 
 fn a_write_cache_that_does_not_stay_off() {
-    let bench = start(patient());
+    let bench = split().start(patient());
     assert_eq!(set_write_cache(&bench, false), SUCCESS);
     bench.device.set_faults(device_reads(WRITEBACK, 1));
 

@@ -54,7 +54,7 @@ const RESETS_OF_FIND_ADAPTER: u32 = 3;
 const POLLS: u32 = 1000;
 
 fn a_device_that_may_use_the_memory_after_hw_find_adapter_is_kept() {
-    let disk = Disk::new(BlkSettings::default());
+    let disk = Disk::new(device());
     disk.device
         .slow_reset(RESETS_OF_FIND_ADAPTER - 1, POLLS + 50);
 
@@ -73,7 +73,7 @@ fn a_device_that_may_use_the_memory_after_a_failed_start_is_kept() {
                 driver_ok_fails: Some(RESETS_OF_FIND_ADAPTER.into()),
                 ..Faults::default()
             },
-            ..BlkSettings::default()
+            ..device()
         });
         disk.device.slow_reset(RESETS_OF_FIND_ADAPTER, polls);
 

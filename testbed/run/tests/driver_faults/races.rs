@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use testbed_devices::{BlkSettings, Operation, VirtioBlk};
+use testbed_devices::{Operation, VirtioBlk};
 use testbed_storport::{
     adapter::{Adapter, AdapterSettings, FailingExport},
     control_request::ControlRequest,
@@ -69,7 +69,7 @@ impl Hooked {
 }
 
 fn start_hooked(settings: AdapterSettings) -> (Bench, Arc<Hooked>) {
-    let disk = Disk::new(BlkSettings::default());
+    let disk = Disk::new(device());
     let hooked = Arc::<Hooked>::default();
     let (reads, writes) = (hooked.clone(), hooked.clone());
     let function = Arc::new(Intercepted {
@@ -156,7 +156,7 @@ fn a_reset_waits_for_a_notification_that_is_being_sent() {
 }
 
 fn a_request_for_the_identity_that_the_device_still_has_is_not_overwritten() {
-    let disk = Disk::new(BlkSettings::default());
+    let disk = Disk::new(device());
     // The device answers nothing, and does not confirm the reset that follows.
     disk.device.serve_manually();
     disk.device.slow_reset(2, u32::MAX);

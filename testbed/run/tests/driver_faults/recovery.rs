@@ -25,10 +25,7 @@ fn faults_of_the_disk_are_reported_and_survived() {
         stalled: only(30),
         ..Faults::default()
     };
-    let settings = BlkSettings {
-        faults,
-        ..BlkSettings::default()
-    };
+    let settings = BlkSettings { faults, ..device() };
     let bench = Disk::new(settings).start(impatient());
     let buffer = sector();
     // READ(10) of the first block beyond the disk.
@@ -132,7 +129,7 @@ fn data_and_requests_survive_sleeps_however_they_are_made() {
 }
 
 fn the_removal_of_an_adapter_that_was_never_found_is_answered() {
-    let disk = Disk::new(BlkSettings::default());
+    let disk = Disk::new(device());
     let function: Arc<dyn PciFunction> = disk.device.clone();
     let image = image("FERROSTOR_DRIVER");
     trap::watch(&image);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use testbed_devices::{BlkSettings, Operation};
+use testbed_devices::Operation;
 use testbed_storport::{
     adapter::{
         AdapterSettings, OptionalCallback, OptionalCallbacks, SrbChange, SrbShape, StartIoCpu,
@@ -246,7 +246,7 @@ fn requests_may_be_built_on_one_processor_and_started_on_another() {
 }
 
 fn optional_callbacks_may_come_at_any_time() {
-    let bench = Disk::new(BlkSettings::default()).start(AdapterSettings {
+    let bench = Disk::new(device()).start(AdapterSettings {
         optional_callbacks: OptionalCallbacks::BesideStart,
         ..patient()
     });
