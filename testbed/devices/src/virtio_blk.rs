@@ -183,6 +183,12 @@ impl VirtioBlk {
         queues.filter(|queue| queue.is_live()).count()
     }
 
+    /// How many requests each queue has served.
+    #[must_use]
+    pub fn queue_requests(&self) -> Vec<u64> {
+        self.core.queues.iter().map(QueueWorker::requests).collect()
+    }
+
     /// The number of finished resets by the driver.
     #[must_use]
     pub fn resets(&self) -> u64 {

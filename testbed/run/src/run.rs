@@ -625,6 +625,7 @@ impl Run<'_> {
         let summary = Summary {
             report: adapter.report(),
             device: self.hardware.function.counters(),
+            queues: self.hardware.queue_requests(),
             driver_errors: self.hardware.function.driver_errors(),
             accesses: trap::driver_errors(),
             retries: self.retries,

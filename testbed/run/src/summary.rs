@@ -23,6 +23,8 @@ pub struct Summary {
     pub report: Report,
     /// The device's counters.
     pub device: FunctionCounters,
+    /// How many requests each queue of the disk has served.
+    pub queues: Vec<u64>,
     /// Faults of the driver that the device found.
     pub driver_errors: Vec<String>,
     /// Register accesses that were wrong, but could be emulated.
@@ -149,7 +151,12 @@ impl Summary {
             };
             vec![name.to_owned(), count.to_string(), each]
         });
-        table(out, &["event", "count", "per I/O"], rows.into_iter())
+        table(out, &["event", "count", "per I/O"], rows.into_iter())?;
+        if self.queues.len() > 1 {
+            let counts: Vec<String> = self.queues.iter().map(u64::to_string).collect();
+            writeln!(out, "\ndevice requests by queue: {}", counts.join(", "))?;
+        }
+        Ok(())
     }
 
     fn remarks(&self, out: &mut Formatter<'_>) -> fmt::Result {
@@ -327,6 +334,7 @@ mod tests {
                 requests: 3999,
                 driver_errors: 0,
             },
+            queues: vec![1999, 2000],
             driver_errors: Vec::new(),
             accesses: Vec::new(),
             retries: 1,
@@ -350,6 +358,8 @@ interrupts        2000    0.500
 DPCs              2000    0.500
 notifications     1000    0.250
 device requests   3999    1.000
+
+device requests by queue: 1999, 2000
 
 requests: 4000, by status: SRB_STATUS_SUCCESS (01h) 3999, SRB_STATUS_ERROR (04h) 1
 commands retried by the class driver: 1

@@ -79,6 +79,30 @@ fn data_survive_on_every_ring_with_every_pair_of_properties() {
     }
 }
 
+/// Each of four processors sends its requests to a queue of its own. With the pin there is one.
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn each_processor_has_a_queue_of_its_own() {
+    for (device, spread) in [("num-queues=4", true), ("num-queues=4,vectors=0", false)] {
+        let options = ["--cpus", "4", "--verify-bytes", "1M", "--device", device];
+
+        let text = command::passes(DRIVER, &options, "-b4K -r -o4 -t4 -d1 -W0");
+
+        let line = text.split("device requests by queue: ").nth(1);
+        let counts: Vec<u64> = line
+            .and_then(|line| line.lines().next())
+            .expect("four queues")
+            .split(", ")
+            .map(|count| count.parse().expect("a number"))
+            .collect();
+        let [first, others @ ..] = &counts[..] else {
+            panic!("{text}");
+        };
+        assert!(*first > 0 && others.len() == 3, "{counts:?}");
+        assert!(others.iter().all(|it| (*it > 0) == spread), "{counts:?}");
+    }
+}
+
 /// The driver uses as many queues as processors, messages and DPC objects allow.
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]

@@ -127,6 +127,12 @@ impl Hardware {
         }
     }
 
+    /// How many requests each queue of the disk has served.
+    pub(super) fn queue_requests(&self) -> Vec<u64> {
+        let device = self.device.as_ref();
+        device.map_or_else(Vec::new, |device| device.queue_requests())
+    }
+
     /// Prints the machine, the function and the image.
     pub(super) fn print(&self, settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
         let (cpus, memory) = (settings.cpus, settings.memory);
