@@ -34,7 +34,8 @@ fn data_survive_each_type_of_interrupts_srbs_and_device_and_sleeps() {
 }
 
 /// Each pair of values of two properties occurs in at least one run: ring, indirect descriptors,
-/// EVENT_IDX, queues, messages (one for each queue and one more, one, none) and shape of SRBs.
+/// EVENT_IDX, queues, messages (one for each queue and one more, one, none) and shape of SRBs. The
+/// last runs go round small rings.
 const PAIRWISE: &str = "
     packed=off,indirect_desc=on,event_idx=on,num-queues=1,vectors=2 storage
     packed=on,indirect_desc=off,event_idx=off,num-queues=1,vectors=1 scsi
@@ -45,7 +46,10 @@ const PAIRWISE: &str = "
     packed=off,indirect_desc=on,event_idx=off,num-queues=1,vectors=0 scsi
     packed=off,indirect_desc=on,event_idx=on,num-queues=4,vectors=1 scsi
     packed=on,indirect_desc=off,event_idx=on,num-queues=2,vectors=1 storage
-    packed=on,indirect_desc=off,event_idx=on,num-queues=1,vectors=2 storage";
+    packed=on,indirect_desc=off,event_idx=on,num-queues=1,vectors=2 storage
+    packed=on,indirect_desc=off,event_idx=on,num-queues=4,vectors=5,queue-size=8 storage
+    packed=on,indirect_desc=on,event_idx=on,num-queues=2,vectors=3,queue-size=4 scsi
+    packed=off,indirect_desc=off,event_idx=on,num-queues=2,vectors=3,queue-size=4 storage";
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]

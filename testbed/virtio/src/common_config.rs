@@ -6,7 +6,7 @@
 use virtio_bindings::bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,
-    VIRTIO_F_VERSION_1,
+    VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1,
 };
 
 use crate::driver_errors::DriverErrors;
@@ -622,6 +622,7 @@ impl CommonConfig {
         let index = self.queue_select;
         let status = self.status;
         let most = self.queue_size;
+        let is_packed = self.agreed() & 1 << VIRTIO_F_RING_PACKED != 0;
         let vector = match at {
             QUEUE_VECTOR => self.mapped(value as u16, driver_errors),
             _ => NO_VECTOR,
@@ -658,12 +659,13 @@ impl CommonConfig {
         match at {
             QUEUE_SIZE => {
                 let size = value as u16;
-                if size.is_power_of_two() && size <= most {
+                let is_possible = size.is_power_of_two() || is_packed && size > 0;
+                if is_possible && size <= most {
                     queue.ring.size = size;
                 } else {
                     driver_errors.add(format!(
-                        "queue size {size} was written: it must be a power of 2, at most {most} \
-                         (VIRTIO 1.3 §4.1.4.3.2)"
+                        "queue size {size} was written: it must be a power of 2 for a split ring, \
+                         not 0, and at most {most} (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
                 }
             }
@@ -950,6 +952,21 @@ mod tests {
                 .registers
                 .read(offset, &mut data[..width], &bench.driver_errors);
             assert_eq!(u32::from_le_bytes(data), afterwards, "{error}");
+        }
+    }
+
+    /// V65.
+    #[test]
+    fn a_packed_ring_may_have_any_size_but_0() {
+        for (size, errors) in [(1, 0), (3, 0), (255, 0), (256, 0), (0, 1), (257, 1)] {
+            let features = OFFERED | 1 << VIRTIO_F_RING_PACKED;
+            let mut bench = Bench::accepting(features);
+            bench.registers.offered = features;
+            bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+
+            bench.set::<2>(QUEUE_SIZE, size);
+
+            assert_eq!(bench.driver_errors.count(), errors, "{size}");
         }
     }
 
