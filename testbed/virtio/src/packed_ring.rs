@@ -1,5 +1,6 @@
 //! The device's side of a packed ring, written from the device's sections of the specification
-//! (VIRTIO 1.3 §2.8).
+//! (VIRTIO 1.3 §2.8). It accesses the words of a descriptor as a whole, and so does the driver:
+//! Miri does not support atomic accesses that overlap in part.
 
 use std::ops::Deref;
 use std::sync::atomic::{Ordering, fence};
@@ -88,20 +89,19 @@ impl<M: Deref<Target: Memory>> PackedRingDevice<M> {
 
     /// The event suppression structure of the driver: the event and the flags.
     pub fn driver_events(&self) -> (u16, u16) {
-        let at = self.ring.driver;
-        (self.memory.load16(at), self.memory.load16(at + 2))
+        let events = self.memory.load32(self.ring.driver);
+        (events as u16, (events >> 16) as u16)
     }
 
     /// Writes the event suppression structure of the device.
     pub fn set_device_events(&self, event: u16, flags: u16) {
-        self.memory.store16(self.ring.device, event);
-        fence(Ordering::Release);
-        self.memory.store16(self.ring.device + 2, flags);
+        let events = u32::from(event) | u32::from(flags) << 16;
+        self.memory.store32(self.ring.device, events);
     }
 
     /// The flags of the descriptor at `place`, and whether the driver has made it available.
     fn flags(&self, place: Place) -> (u16, bool) {
-        let flags = self.memory.load16(self.at(place.index) + 14);
+        let flags = (self.memory.load64(self.at(place.index) + 8) >> 48) as u16;
         let [avail, used] = [AVAIL, USED].map(|bit| flags & bit != 0);
         fence(Ordering::Acquire);
         (flags, avail == place.wrap && used != place.wrap)
@@ -109,8 +109,8 @@ impl<M: Deref<Target: Memory>> PackedRingDevice<M> {
 
     /// Whether no descriptor is available or used yet.
     pub fn is_zeroed(&self) -> bool {
-        let mut flags = (0..self.ring.size).map(|index| self.memory.load16(self.at(index) + 14));
-        flags.all(|flags| flags == 0)
+        let mut words = (0..self.ring.size).map(|index| self.memory.load64(self.at(index) + 8));
+        words.all(|word| word >> 48 == 0)
     }
 
     /// Whether a request is available.
@@ -120,13 +120,14 @@ impl<M: Deref<Target: Memory>> PackedRingDevice<M> {
 
     /// Reads the descriptor at the address `at`, and its buffer id.
     fn descriptor(&self, at: u64) -> (Descriptor, u16) {
+        let rest = self.memory.load64(at + 8);
         let descriptor = Descriptor {
             address: self.memory.load64(at),
-            length: self.memory.load32(at + 8),
-            flags: self.memory.load16(at + 14),
+            length: rest as u32,
+            flags: (rest >> 48) as u16,
             next: 0,
         };
-        (descriptor, self.memory.load16(at + 12))
+        (descriptor, (rest >> 32) as u16)
     }
 
     /// Takes the next available request.
@@ -232,17 +233,17 @@ impl<M: Deref<Target: Memory>> PackedRingDevice<M> {
     pub fn write_used(&self, id: u16, written: u32) {
         let at = self.at(self.next_used.index);
         let flags = self.next_used.used_flags() | if written > 0 { WRITE } else { 0 };
-        self.memory.store32(at + 8, written);
-        self.memory.store16(at + 12, id);
+        let rest = u64::from(written) | u64::from(id) << 32 | u64::from(flags) << 48;
         fence(Ordering::Release);
-        self.memory.store16(at + 14, flags);
+        self.memory.store64(at + 8, rest);
     }
 
     /// Marks the descriptor at the next place as used, whatever it contains, without going on.
     pub fn mark_used(&self) {
-        let at = self.at(self.next_used.index) + 14;
-        let flags = self.memory.load16(at) & !(AVAIL | USED);
-        self.memory.store16(at, flags | self.next_used.used_flags());
+        let at = self.at(self.next_used.index) + 8;
+        let unmarked = self.memory.load64(at) & !(u64::from(AVAIL | USED) << 48);
+        let flags = u64::from(self.next_used.used_flags()) << 48;
+        self.memory.store64(at, unmarked | flags);
     }
 
     /// Asks the driver for a notification of the next request. Returns whether there is one
