@@ -68,6 +68,22 @@ impl Record for Header {
     }
 }
 
+impl Header {
+    #[inline]
+    fn new(kind: blk::T, sector: Sector) -> Self {
+        Self { kind, sector }
+    }
+
+    /// Who accesses the request's data.
+    #[inline]
+    fn access(&self) -> Access {
+        match self.kind {
+            blk::T::Out => Access::DeviceReads,
+            _ => Access::DeviceWrites,
+        }
+    }
+}
+
 /// A physically contiguous piece of a buffer: one element of a scatter/gather list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -189,20 +205,8 @@ impl<'m> Requests<'m> {
         list: &[E],
         segment: impl Fn(&E) -> Segment,
     ) -> Result<Prepared, Refused> {
-        let header = Header {
-            kind: blk::T::In,
-            sector: extent.sector(),
-        };
-        let bytes = extent.bytes();
-        self.prepare(
-            slots,
-            slot,
-            header,
-            Access::DeviceWrites,
-            bytes,
-            list,
-            segment,
-        )
+        let header = Header::new(blk::T::In, extent.sector());
+        self.prepare(slots, slot, header, extent.bytes(), list, segment)
     }
 
     /// Prepares a write of `extent` from a buffer. The parameters are those of
@@ -224,20 +228,8 @@ impl<'m> Requests<'m> {
             let reason = Refusal::ReadOnly;
             return Err(Refused { slot, reason });
         }
-        let header = Header {
-            kind: blk::T::Out,
-            sector: extent.sector(),
-        };
-        let bytes = extent.bytes();
-        self.prepare(
-            slots,
-            slot,
-            header,
-            Access::DeviceReads,
-            bytes,
-            list,
-            segment,
-        )
+        let header = Header::new(blk::T::Out, extent.sector());
+        self.prepare(slots, slot, header, extent.bytes(), list, segment)
     }
 
     /// Prepares a flush of the disk's cache: sector 0, no data (V86).
@@ -251,10 +243,7 @@ impl<'m> Requests<'m> {
             let reason = Refusal::NoFlush;
             return Err(Refused { slot, reason });
         }
-        let header = Header {
-            kind: blk::T::Flush,
-            sector: Sector(0),
-        };
+        let header = Header::new(blk::T::Flush, Sector(0));
         if self.has_linked_tables {
             self.frame::<SplitEntries>(slots, slot, header, 1)
         } else {
@@ -278,35 +267,22 @@ impl<'m> Requests<'m> {
             address: area.physical::<IDENTITY_AT>(),
             length: IDENTITY as u32,
         };
-        let header = Header {
-            kind: blk::T::GetId,
-            sector: Sector(0),
-        };
-        let bytes = segment.length;
-        self.prepare(
-            slots,
-            slot,
-            header,
-            Access::DeviceWrites,
-            bytes,
-            &[segment],
-            |it| *it,
-        )
+        let header = Header::new(blk::T::GetId, Sector(0));
+        self.prepare(slots, slot, header, segment.length, &[segment], |it| *it)
     }
 
     /// Prepares a request for the first `bytes` bytes of a list.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the request")]
     fn prepare<E>(
         &self,
         slots: &SlotAllocator,
         slot: Slot,
         header: Header,
-        access: Access,
         bytes: u32,
         list: &[E],
         segment: impl Fn(&E) -> Segment,
     ) -> Result<Prepared, Refused> {
+        let access = header.access();
         if self.has_linked_tables {
             match self.describe::<SplitEntries, E>(&slot, access, bytes, list, segment) {
                 Ok(last) => self.frame::<SplitEntries>(slots, slot, header, last),

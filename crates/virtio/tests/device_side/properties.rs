@@ -419,7 +419,8 @@ proptest! {
     ) {
         let memory = memory();
         let disk = Config { size_max, seg_max, ..config() };
-        prop_assume!(virtio::blk::limits(&disk, QueueFormat::of(FLAGS), queue_size(1 << log), ROOM).is_ok());
+        let (format, size) = (QueueFormat::of(FLAGS), queue_size(1 << log));
+        prop_assume!(virtio::blk::limits(&disk, format, size, ROOM).is_ok());
         let mut pair = Pair::<RingDevice>::with_config(&memory, 1 << log, FLAGS, disk);
         let blocks = length % (pair.limits.max_transfer / 512) + 1;
         let extent = extent(5, blocks);
