@@ -96,7 +96,7 @@ pub enum Stage<'a> {
 }
 
 /// The messages (MSI-X vectors) of the device.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Messages {
     /// How many messages are connected. Without any the device interrupts by its pin.
     connected: u16,
@@ -117,7 +117,7 @@ impl Messages {
 
     /// The number of queues that are in use, at least 1.
     pub fn queues(self) -> u16 {
-        self.queues.max(1)
+        self.queues
     }
 
     /// The message for the used buffers of a queue. `None` if the device interrupts by its pin.
@@ -164,7 +164,7 @@ impl Actions {
 }
 
 /// How a step of the life cycle opens queues: under their locks, or in a callback in which
-/// no other callback accesses it.
+/// no other callback accesses them.
 pub trait OpenQueues<'a> {
     /// Runs `run` with the open queue.
     fn with<R>(&mut self, queue: &RequestQueue<'a>, run: impl FnOnce(&mut Queue<'a>) -> R) -> R;
@@ -209,7 +209,7 @@ impl<'a> Life<'a> {
         Self {
             stage,
             accepted,
-            messages: Messages::default(),
+            messages: Messages::distribute(0, 1),
             own_resets: [None; MAX_RESETS],
             resets: 0,
             failed_starts: 0,

@@ -262,7 +262,8 @@ impl Miniport for Ferrostor {
         let queues = messages(adapter, |message| cx.has_message(message)).queues();
         let mut targets = [MessageTarget::default(); MAX_QUEUES as usize];
         // Whatever Storport grants: HwStartIo takes only the queue's lock, so it runs with
-        // or without concurrent channels, and an unknown target is no target.
+        // or without concurrent channels. If Storport does not tell the processors of the
+        // messages, `targets` stays empty, and the processors take turns.
         let _: Performance = cx.optimize(
             &Performance {
                 channels: adapter.processors,
@@ -281,7 +282,7 @@ impl Miniport for Ferrostor {
             return true;
         }
         let started = adapter.exclusively(cx, |life, queues| {
-            life.start(adapter, queues, Messages::default())
+            life.start(adapter, queues, Messages::distribute(0, 1))
         });
         // As in HwPassiveInitialize. The polls of a request continue the reset.
         matches!(started, Ok(()) | Err(Error::Violation(_)))

@@ -299,7 +299,9 @@ fn transfer<'a>(
     }
 }
 
-/// Prepares a read or a write in another queue, because the queue of this processor is full.
+/// Prepares a read or a write in another queue, because the queue of this processor is full. It is
+/// a function of its own, and [`transfer`] does not call [`Adapter::reserve`], because otherwise each
+/// request would pay for this case.
 #[cold]
 #[inline(never)]
 fn transfer_elsewhere<'a>(

@@ -42,10 +42,11 @@
 //!   are known only at run time. So its level allows neither taking the StartIo lock nor
 //!   opening a cell without it. [`StartIo::channels`](crate::StartIo::channels) returns a context
 //!   that allows one of the two.
-//! - *`open` where the lock is not held.* Only contexts implement [`Proves`]: for the locks
+//! - *`open` where the lock is not held.* Contexts implement [`Proves`]: for the locks
 //!   that Storport is documented to hold in the callback, or because the gate admits no other
 //!   callback that could open or lock the cell. Guards do not implement it, because a guard
-//!   could then open its own cell a second time.
+//!   could then open its own cell a second time. [`Exclusive`] does: it exists while a cell of
+//!   the StartIo lock is open, and proves nothing for cells of that lock.
 //! - *A guard or a context moves to another processor, or is stored.* They are not `Send`, and
 //!   the adapter's state must be. A context ends with the callback.
 //! - *Another adapter's lock.* A cell takes the lock of the adapter that it was made for,
