@@ -516,24 +516,23 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
 
 /// Runs the testbed's tests that need driver files.
 fn drivers() -> Result<(), DriverError> {
-    let mut tests = cargo("test");
-    tests
-        .args(["--package", "testbed"])
-        .args(["--test", "driver_*", "--", "--include-ignored"]);
+    let mut files = Vec::new();
     for driver in Driver::value_variants() {
-        tests.env(driver.variable(), build::driver(*driver, X64)?);
+        files.push((driver.variable(), build::driver(*driver, X64)?));
     }
-    tool::run(&mut tests)?;
     // The faults again, on a disk with two queues and packed rings.
-    let mut faults = cargo("test");
-    faults
-        .args(["--package", "testbed", "--test", "driver_faults"])
-        .args(["--", "--include-ignored"])
-        .env("FERROSTOR_DEVICE", "packed=on,num-queues=2");
-    for driver in Driver::value_variants() {
-        faults.env(driver.variable(), build::file(*driver, X64));
+    for (test, device) in [
+        ("driver_*", None),
+        ("driver_faults", Some("packed=on,num-queues=2")),
+    ] {
+        tool::run(
+            cargo("test")
+                .args(["--package", "testbed", "--test", test])
+                .args(["--", "--include-ignored"])
+                .envs(files.clone())
+                .envs(device.map(|device| ("FERROSTOR_DEVICE", device))),
+        )?;
     }
-    tool::run(&mut faults)?;
     Ok(())
 }
 
