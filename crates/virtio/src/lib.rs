@@ -72,7 +72,7 @@
 //! # use testbed_virtio::driver_errors::DriverErrors;
 //! # use testbed_virtio::function::{Function, Structure};
 //! # use testbed_virtio::memory::{GuestMemory, Memory, PHYSICAL};
-//! # use testbed_virtio::ring::RingDevice;
+//! # use testbed_virtio::split_ring::RingDevice;
 //! # #[derive(Clone, Copy, Debug)]
 //! # struct Window<'d>(&'d RefCell<Function>, &'d GuestMemory, Structure);
 //! # impl Window<'_> {

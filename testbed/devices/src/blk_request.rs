@@ -10,7 +10,7 @@ use virtio_bindings::bindings::virtio_blk::{
 };
 use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 
-use testbed_virtio::{common_config::Ring, driver_errors::DriverErrors, ring::Chain};
+use testbed_virtio::{chain::Chain, common_config::Ring, driver_errors::DriverErrors};
 
 use super::{
     disk_image::{DiskImage, SECTOR},

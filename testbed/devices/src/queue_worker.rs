@@ -10,7 +10,7 @@ use std::sync::{
 
 use vm_memory::GuestMemoryMmap;
 
-use testbed_virtio::{driver_errors::DriverErrors, ring::Chain};
+use testbed_virtio::{chain::Chain, driver_errors::DriverErrors};
 
 use testbed_machine::schedule::{self, Guard, Mutex, Point, Thread};
 

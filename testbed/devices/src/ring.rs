@@ -13,10 +13,10 @@ use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT, desc::spl
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, GuestMemoryMmap, Permissions};
 
 use testbed_virtio::{
+    chain::{Chain, Descriptor},
     driver_errors::DriverErrors,
     memory::Memory,
     packed_ring::{PackedRingDevice, Place},
-    ring::{Chain, Descriptor},
 };
 
 use super::blk_request::Terms;

@@ -5,8 +5,9 @@
 //! - `function`: all registers of a virtio-blk function
 //! - `common_config`, `blk_config`: the common and the device-specific configuration registers,
 //!   with checks of each access of the driver, and false values that a test sets
-//! - `ring`, `packed_ring`: the device's side of a split ring and of a packed ring, with checks
-//!   of each descriptor chain
+//! - `split_ring`, `packed_ring`: the device's side of a split ring and of a packed ring, with
+//!   checks of each descriptor chain
+//! - `chain`: descriptor chains, and the rules that both kinds of ring have for them
 //! - `memory`: memory that driver and device share
 //! - `driver_errors`: what the driver did wrong, in sentences
 //!
@@ -30,9 +31,10 @@
 //! ```
 
 pub mod blk_config;
+pub mod chain;
 pub mod common_config;
 pub mod driver_errors;
 pub mod function;
 pub mod memory;
 pub mod packed_ring;
-pub mod ring;
+pub mod split_ring;

@@ -6,9 +6,9 @@ use std::ops::Deref;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::{
+    chain::{Chain, Descriptor, INDIRECT, NEXT, WRITE, check_descriptors},
     common_config::Ring,
     memory::Memory,
-    ring::{Chain, Descriptor, INDIRECT, NEXT, WRITE, check_descriptors},
 };
 
 const AVAIL: u16 = 1 << 7;

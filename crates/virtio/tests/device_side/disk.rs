@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::iter;
 
 use block::{BlockSize, Blocks, CachePolicy, Capacity, Extent, Lba, Sectors, Topology, WriteCache};
+use testbed_virtio::chain::Chain;
 use testbed_virtio::common_config::Ring;
 use testbed_virtio::memory::{GuestMemory, Memory, PHYSICAL};
 use testbed_virtio::packed_ring::{PackedRingDevice, Place};
-use testbed_virtio::ring::{Chain, RingDevice};
+use testbed_virtio::split_ring::RingDevice;
 use virtio::blk::{Config, Limits, Refused, Requests, Room, Segment, limits};
 use virtio::dma::DmaMemory;
 use virtio::queue::format::QueueFormat;

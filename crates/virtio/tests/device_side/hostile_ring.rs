@@ -1,8 +1,9 @@
 //! Devices that misuse the ring or the data of requests. At worst the queue is marked faulty, and a
 //! reset returns every request, once.
 
+use testbed_virtio::chain::Descriptor;
 use testbed_virtio::memory::Memory;
-use testbed_virtio::ring::{Descriptor, RingDevice};
+use testbed_virtio::split_ring::RingDevice;
 use virtio::blk::RequestError;
 use virtio::queue::{Rejection, RingFault};
 use virtio::slots::SlotAllocator;

@@ -2,7 +2,7 @@
 //! HwStartIo publishes it under the queue's lock, and a reset in between makes it stale.
 
 use testbed_virtio::memory::Memory;
-use testbed_virtio::ring::RingDevice;
+use testbed_virtio::split_ring::RingDevice;
 use virtio::queue::format::{QueueFormat, RingShape};
 use virtio::queue::{NotPublished, Rejection, RingFault, VirtQueue};
 use virtio::queue_size::QueueSize;

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use testbed_virtio::chain::Chain;
 use testbed_virtio::memory::{GuestMemory, Memory};
 use testbed_virtio::packed_ring::PackedRingDevice;
-use testbed_virtio::ring::{Chain, RingDevice};
+use testbed_virtio::split_ring::RingDevice;
 use virtio::blk::{Config, Refusal, Segment};
 use virtio::queue::Rejection;
 use virtio::queue::format::QueueFormat;

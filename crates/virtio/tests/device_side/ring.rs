@@ -1,8 +1,9 @@
 //! The contents of the ring that an honest device reads, and its replies.
 
 use block::WriteCache;
+use testbed_virtio::chain::Chain;
 use testbed_virtio::memory::Memory;
-use testbed_virtio::ring::{Chain, RingDevice};
+use testbed_virtio::split_ring::RingDevice;
 use virtio::Error;
 use virtio::blk::Refusal;
 use virtio::queue::{RingFault, VirtQueue};

@@ -12,11 +12,12 @@ use std::{
 use ferrostor_models::port::{Device, device::PhysicalMemory};
 use testbed_virtio::{
     blk_config::BlkConfig,
+    chain::Chain,
     common_config::{CommonConfig, DRIVER_OK, NO_VECTOR, offset},
     driver_errors::DriverErrors,
     function::{Function, Structure},
     memory::Memory as _,
-    ring::{Chain, RingDevice},
+    split_ring::RingDevice,
 };
 
 /// The bus address of its registers.
