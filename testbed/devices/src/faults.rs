@@ -8,6 +8,10 @@ use testbed_virtio::common_config::RegisterFaults;
 /// Faults that last until they are replaced.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
+    /// The only queue whose requests have faults. `None`: those of every queue.
+    pub queue: Option<u16>,
+    /// All faults end with the next reset of the device.
+    pub until_reset: bool,
     /// Sectors of 512 bytes that cannot be read. A read that touches one fails with
     /// VIRTIO_BLK_S_IOERR.
     pub unreadable: Vec<Range<u64>>,
@@ -48,6 +52,11 @@ pub struct Faults {
 }
 
 impl Faults {
+    /// Whether requests in `queue` have faults.
+    pub(super) fn are_in(&self, queue: u16) -> bool {
+        self.queue.is_none_or(|faulty| faulty == queue)
+    }
+
     /// The faults of the common configuration registers.
     pub(super) fn of_registers(&self) -> RegisterFaults {
         RegisterFaults {
@@ -58,9 +67,10 @@ impl Faults {
     }
 }
 
-/// A fault in a ring: the device marks one more request as used, without returning one, and does
-/// not count that itself. In a split ring it increments `used.idx` without a used element. In a
-/// packed ring it sets the flags of the next descriptor to used. The variants say when.
+/// A fault in the ring of a queue: the device marks one more request as used, without returning
+/// one, and does not count that itself. In a split ring it increments `used.idx` without a used
+/// element. In a packed ring it sets the flags of the next descriptor to used. The variants say
+/// when, and `Twice` what is different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glitch {
     /// At once, without an interrupt.
@@ -70,6 +80,8 @@ pub enum Glitch {
     /// When the device next marks a request used, with an interrupt for both.
     /// The device serves nothing more until it is reset.
     AtNextUsed,
+    /// As `AtNextUsed`, but the device returns its last request again.
+    Twice,
     /// When the driver next enables the queue, before DRIVER_OK.
     AtQueueEnable,
     /// When the driver next sets DRIVER_OK, with an interrupt.
@@ -104,11 +116,21 @@ pub struct Served {
 /// The maximum number of recorded requests.
 const MOST: usize = 0x1_0000;
 
+/// A glitch that comes later.
+#[derive(Debug)]
+pub(super) struct Armed {
+    /// The queue.
+    pub(super) queue: u16,
+    pub(super) glitch: Glitch,
+    /// How many opportunities are skipped.
+    pub(super) skip: u32,
+}
+
 /// What the disk did, and the glitch that comes next.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    /// The armed glitch, and how often it is skipped.
-    pub(super) glitch: Option<(Glitch, u32)>,
+    /// The glitch that comes next.
+    pub(super) glitch: Option<Armed>,
     /// The requests served since the last look.
     pub(super) served: Vec<Served>,
     /// What the driver has written to the device status.
@@ -118,24 +140,33 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// Whether `glitch` is due. Disarms it then.
-    pub(super) fn take(&mut self, glitch: Glitch) -> bool {
-        match &mut self.glitch {
-            Some((armed, _)) if *armed != glitch => false,
-            Some((_, skip @ 1..)) => {
-                *skip -= 1;
-                false
-            }
-            armed => armed.take().is_some(),
+    /// Returns the glitch in `queue` that is due, if it is one of these, and disarms it.
+    pub(super) fn take(&mut self, queue: u16, glitches: &[Glitch]) -> Option<Glitch> {
+        let armed = self.glitch.as_mut()?;
+        if armed.queue != queue || !glitches.contains(&armed.glitch) {
+            return None;
         }
+        if let Some(skip) = armed.skip.checked_sub(1) {
+            armed.skip = skip;
+            return None;
+        }
+        self.glitch.take().map(|armed| armed.glitch)
     }
 
-    /// Records a request. Returns whether [`Glitch::AtNextUsed`] is due, and disarms it then.
+    /// Records a request in `queue`. Returns the glitch that comes with it, and disarms it.
     /// `glitch_lasts` is whether the driver would find one.
-    pub(super) fn record(&mut self, served: Served, glitch_lasts: bool) -> bool {
+    pub(super) fn record(
+        &mut self,
+        queue: u16,
+        served: Served,
+        glitch_lasts: bool,
+    ) -> Option<Glitch> {
         if self.served.len() < MOST {
             self.served.push(served);
         }
-        glitch_lasts && self.take(Glitch::AtNextUsed)
+        if !glitch_lasts {
+            return None;
+        }
+        self.take(queue, &[Glitch::AtNextUsed, Glitch::Twice])
     }
 }

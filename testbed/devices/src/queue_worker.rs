@@ -16,7 +16,7 @@ use testbed_machine::schedule::{self, Guard, Mutex, Point, Thread};
 
 use super::{
     blk_request::{Buffers, Outcome, Terms},
-    faults::Served,
+    faults::{Glitch, Served},
     ring::{Broken, Ring},
     virtio_blk::Core,
 };
@@ -238,7 +238,7 @@ impl QueueWorker {
         if active.ring.available(memory)? == 0 && work.chains.is_empty() {
             return Ok(false);
         }
-        let faults = core.faults();
+        let faults = core.faults_of(self.number);
         if !faults.latency.is_zero() {
             schedule::sleep(faults.latency);
         }
@@ -278,13 +278,15 @@ impl QueueWorker {
             let outcome = work.buffers.serve(memory, &chain, disk);
             match outcome {
                 Outcome::Done(written) => {
-                    active.stuck = self.record(active, core, work)?;
+                    let glitch = self.record(active, core, work)?;
+                    active.stuck = glitch.is_some();
                     let written = faults.used_length.unwrap_or(written);
-                    active
-                        .ring
-                        .finish(memory, &chain, written, faults.used_id)?;
-                    if active.stuck {
-                        active.ring.glitch(memory)?;
+                    let id = faults.used_id;
+                    active.ring.finish(memory, &chain, written, id)?;
+                    match glitch {
+                        None => {}
+                        Some(Glitch::Twice) => active.ring.finish(memory, &chain, written, id)?,
+                        Some(_) => active.ring.glitch(memory)?,
                     }
                     schedule::point(Point::Used);
                     requests += 1;
@@ -317,10 +319,15 @@ impl QueueWorker {
     }
 
     /// Records the request that was served last, before the driver can see that it is used.
-    /// Returns whether a glitch must follow.
-    fn record(&self, active: &Active, core: &Core, work: &mut Work<'_>) -> Result<bool, Broken> {
+    /// Returns the glitch that must follow.
+    fn record(
+        &self,
+        active: &Active,
+        core: &Core,
+        work: &mut Work<'_>,
+    ) -> Result<Option<Glitch>, Broken> {
         let Some(served) = work.buffers.take_served() else {
-            return Ok(false);
+            return Ok(None);
         };
         let not_taken = active.ring.available(&core.memory)?;
         let waiting = not_taken.wrapping_add(work.chains.len() as u16);
@@ -328,7 +335,7 @@ impl QueueWorker {
         // In a packed ring without other requests, the driver's next descriptor would overwrite
         // a glitch.
         let lasts = waiting > 0 || !active.ring.is_packed();
-        Ok(core.activity().record(served, lasts))
+        Ok(core.activity().record(self.number, served, lasts))
     }
 
     fn lock(&self) -> Guard<'_, Option<Active>> {

@@ -32,7 +32,7 @@ use super::{
     blk_request::{Disk, Terms},
     config_space::{ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, structure_at},
     disk_image::{DiskImage, DiskImageError},
-    faults::{Activity, Faults, Glitch, Served},
+    faults::{Activity, Armed, Faults, Glitch, Served},
     interrupt_sender::InterruptSender,
     msix,
     queue_worker::QueueWorker,
@@ -142,27 +142,30 @@ impl VirtioBlk {
 
     /// Replaces the disk's faults. Stalled requests stay stalled.
     pub fn set_faults(&self, faults: Faults) {
-        self.core.function().common.faults = faults.of_registers();
-        *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
+        self.core.set_faults(faults);
     }
 
     /// Marks one more request of the first queue as used, without returning one: see [`Glitch`].
     pub fn glitch(&self, glitch: Glitch) {
-        match glitch {
-            Glitch::Silent => self.core.glitch(0),
-            Glitch::Interrupt => {
-                self.core.glitch(0);
-                self.core.queue_used(0);
-            }
-            Glitch::AtNextUsed | Glitch::AtQueueEnable | Glitch::AtDriverOk => {
-                self.glitch_after(glitch, 0)
-            }
-        }
+        self.glitch_after(0, glitch, 0);
     }
 
-    /// Arms a glitch, which happens after `skip` opportunities.
-    pub fn glitch_after(&self, glitch: Glitch, skip: u32) {
-        self.core.activity().glitch = Some((glitch, skip));
+    /// [`Self::glitch`] in a queue. One that comes later skips as many opportunities.
+    pub fn glitch_after(&self, queue: u16, glitch: Glitch, skip: u32) {
+        match glitch {
+            Glitch::Silent => self.core.glitch(queue),
+            Glitch::Interrupt => {
+                self.core.glitch(queue);
+                self.core.queue_used(queue);
+            }
+            Glitch::AtNextUsed | Glitch::Twice | Glitch::AtQueueEnable | Glitch::AtDriverOk => {
+                self.core.activity().glitch = Some(Armed {
+                    queue,
+                    glitch,
+                    skip,
+                });
+            }
+        }
     }
 
     /// Makes the reset after the next `after` resets slow. It ends at the status read after
@@ -483,9 +486,24 @@ impl Core {
         }
     }
 
+    fn set_faults(&self, faults: Faults) {
+        self.function().common.faults = faults.of_registers();
+        *self.faults.lock().expect("no holder panics") = Arc::new(faults);
+    }
+
     /// The current faults.
-    pub(super) fn faults(&self) -> Arc<Faults> {
+    fn faults(&self) -> Arc<Faults> {
         self.faults.lock().expect("no holder panics").clone()
+    }
+
+    /// The current faults of the requests in a queue.
+    pub(super) fn faults_of(&self, queue: u16) -> Arc<Faults> {
+        let faults = self.faults();
+        if faults.are_in(queue) {
+            faults
+        } else {
+            Arc::default()
+        }
     }
 
     fn glitch(&self, queue: u16) {
@@ -652,7 +670,8 @@ impl Core {
                     &self.driver_errors,
                 );
                 if enabled {
-                    if self.activity().take(Glitch::AtQueueEnable) {
+                    let due = self.activity().take(index, &[Glitch::AtQueueEnable]);
+                    if due.is_some() {
                         self.glitch(index);
                     }
                     let late = {
@@ -669,9 +688,12 @@ impl Core {
                 for queue in &self.queues {
                     queue.start();
                 }
-                if self.activity().take(Glitch::AtDriverOk) {
-                    self.glitch(0);
-                    self.queue_used(0);
+                for queue in 0..self.settings.queues {
+                    let due = self.activity().take(queue, &[Glitch::AtDriverOk]);
+                    if due.is_some() {
+                        self.glitch(queue);
+                        self.queue_used(queue);
+                    }
                 }
                 let resets = self.activity().resets;
                 if self
@@ -690,6 +712,9 @@ impl Core {
         self.reset_queues();
         self.function().reset();
         self.interrupts.clear();
+        if self.faults().until_reset {
+            self.set_faults(Faults::default());
+        }
         self.activity().resets += 1;
     }
 }

@@ -395,12 +395,17 @@ impl Adapter {
     /// beyond the adapter's limits (see [`Self::limits`]) stops the machine.
     #[must_use]
     pub fn execute(&self, request: Request) -> Completion {
-        let once: Box<dyn Program> = Box::new(Once {
+        self.execute_on(0, request)
+    }
+
+    /// [`Self::execute`] on another CPU.
+    #[must_use]
+    pub fn execute_on(&self, cpu: u32, request: Request) -> Completion {
+        let once = Box::new(Once {
             request: Some(request),
             completion: None,
         });
-        let done = self.run(vec![once]).pop();
-        Once::completion(done.expect("as many as were run"))
+        Once::completion(self.run_on(cpu, once))
     }
 
     /// [`Self::execute`] with a changed SRB. There must be no other request at the same time.
@@ -456,15 +461,35 @@ impl Adapter {
         done.into_iter().map(|(_, program)| program).collect()
     }
 
+    /// As [`Self::run`] for one program, on CPU `cpu`.
+    #[must_use]
+    pub fn run_on(&self, cpu: u32, program: Box<dyn Program>) -> Box<dyn Program> {
+        let mailbox: Arc<ProgramMailbox> = Arc::default();
+        self.begin_on(cpu as usize, 0, program, &mailbox);
+        let (_, program) = mailbox.receive("the end of its requests");
+        program
+    }
+
     fn begin(&self, programs: Vec<Box<dyn Program>>, mailbox: &Arc<ProgramMailbox>) {
-        let cpus = self.port.machine.cpus();
         for (place, program) in programs.into_iter().enumerate() {
-            let cpu = &cpus[place % cpus.len()];
-            let (mailbox, port) = (Arc::clone(mailbox), self.port);
-            cpu.post(Box::new(move || {
-                port.cpu_queue(cpu.number()).begin(place, program, mailbox);
-            }));
+            self.begin_on(place, place, program, mailbox);
         }
+    }
+
+    /// Begins a program on CPU `cpu` modulo the number of CPUs. `place` comes back with it.
+    fn begin_on(
+        &self,
+        cpu: usize,
+        place: usize,
+        program: Box<dyn Program>,
+        mailbox: &Arc<ProgramMailbox>,
+    ) {
+        let cpus = self.port.machine.cpus();
+        let cpu = &cpus[cpu % cpus.len()];
+        let (mailbox, port) = (Arc::clone(mailbox), self.port);
+        cpu.post(Box::new(move || {
+            port.cpu_queue(cpu.number()).begin(place, program, mailbox);
+        }));
     }
 
     /// The limits of a request.

@@ -44,6 +44,22 @@ fn the_status_byte_can_be_left_out() {
 }
 
 #[test]
+fn faults_can_be_in_another_queue_and_end_with_a_reset() {
+    let mut driver = faulty(|faults| (faults.queue, faults.no_status) = (Some(1), true));
+    assert_eq!(driver.call(IN, 7, &[0; 512]).0, OK);
+
+    driver.disk.set_faults(Faults {
+        queue: Some(0),
+        no_status: true,
+        until_reset: true,
+        ..Faults::default()
+    });
+    assert_eq!(driver.call(IN, 7, &[0; 512]).0, 0xff);
+    driver.initialise(Setup::default());
+    assert_eq!(driver.call(IN, 7, &[0; 512]).0, OK);
+}
+
+#[test]
 fn flushes_can_fail_alone() {
     let mut driver = faulty(|faults| faults.flush_fails = true);
 
@@ -115,20 +131,29 @@ fn a_glitch_can_wait_for_the_queue_or_for_driver_ok() {
 
 #[test]
 fn a_glitch_behind_a_request_stops_the_device_until_its_reset() {
-    let mut driver = Driver::default_ready();
-    driver.disk.glitch(Glitch::AtNextUsed);
-    for sector in [7, 8] {
-        let (pieces, _, _) = driver.request(IN, sector, &[0; 512]);
-        driver.enqueue(&pieces);
+    for glitch in [Glitch::AtNextUsed, Glitch::Twice] {
+        let mut driver = Driver::default_ready();
+        driver.disk.glitch(glitch);
+        for sector in [7, 8] {
+            let (pieces, _, _) = driver.request(IN, sector, &[0; 512]);
+            driver.enqueue(&pieces);
+        }
+
+        driver.notify_if_wanted();
+        driver.receiver.wait(|seen| seen.messages == [1]);
+
+        assert_eq!(driver.used_index(), 2);
+        let [first, second] = [(); 2].map(|()| driver.wait_used());
+        let expected = if glitch == Glitch::Twice {
+            first
+        } else {
+            (0, 0)
+        };
+        assert_eq!(second, expected);
+        assert_eq!(driver.disk.counters().requests, 1);
+        driver.initialise(Setup::default());
+        assert_eq!(driver.call(IN, 7, &[0; 512]).1, [7; 512]);
     }
-
-    driver.notify_if_wanted();
-    driver.receiver.wait(|seen| seen.messages == [1]);
-
-    assert_eq!(driver.used_index(), 2);
-    assert_eq!(driver.disk.counters().requests, 1);
-    driver.initialise(Setup::default());
-    assert_eq!(driver.call(IN, 7, &[0; 512]).1, [7; 512]);
 }
 
 #[test]

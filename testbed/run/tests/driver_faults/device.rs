@@ -118,7 +118,7 @@ fn a_glitch_in_any_later_initialization_does_not_stop_service() {
         eprintln!("{glitch:?}");
         let disk = Disk::new(device());
         // The first start asks for the disk's identity.
-        disk.device.glitch_after(glitch, 1);
+        disk.device.glitch_after(0, glitch, 1);
         let bench = disk.start(patient());
         bench.read(1);
 

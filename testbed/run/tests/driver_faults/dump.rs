@@ -63,7 +63,7 @@ fn a_dump_stack_survives_a_glitch_while_idle() {
 fn a_dump_stack_survives_a_glitch_in_its_start() {
     let bench = start(patient());
     // The first start asks for the disk's identity.
-    bench.device.glitch_after(Glitch::AtDriverOk, 1);
+    bench.device.glitch_after(0, Glitch::AtDriverOk, 1);
     let stack = dump_stack(&bench);
     check_reads(&bench, &stack);
 }
