@@ -27,7 +27,6 @@ use core::{num::NonZero, sync::atomic::Ordering};
 use storport::{Failure, StartedSrb};
 use virtio::{
     blk::CacheMode,
-    queue::RingFault,
     transport::{
         Device, EnabledQueue, Failed, Features, Health, Live, Negotiated, Quiet, Removed, Reset,
         ResetPoll, Resetting, RingPlacement,
@@ -36,7 +35,7 @@ use virtio::{
 
 use crate::{
     driver::Adapter,
-    error::Error,
+    error::{Error, QueueFault},
     events::Event,
     io::{Admission, Queue, RequestQueue},
     registers::Window,
@@ -302,13 +301,16 @@ impl<'a> Life<'a> {
         self.pass_time(clock, adapter.unclocked_step);
         let mut actions = Actions::default();
         let (mut is_requested, mut fault, mut in_flight) = (false, None, 0_u32);
-        for queue in adapter.queues.iter() {
+        for (number, queue) in (0..).zip(adapter.queues.iter()) {
             queues.with(queue, |queue| {
                 is_requested |= queue.is_reset_requested();
                 if self.reset_request.is_none() {
                     self.reset_request = queue.take_reset_request();
                 }
-                fault = fault.or(queue.fault());
+                fault = fault.or(queue.fault().map(|fault| QueueFault {
+                    queue: number,
+                    fault,
+                }));
                 in_flight = in_flight.saturating_add(queue.in_flight().into());
             });
         }
@@ -333,7 +335,7 @@ impl<'a> Life<'a> {
     fn needs_reset(
         &mut self,
         health: Health,
-        fault: Option<RingFault>,
+        fault: Option<QueueFault>,
         is_wanted: bool,
         in_flight: u32,
         actions: &mut Actions,
@@ -647,10 +649,13 @@ fn open_queues<'a>(
     adapter: &Adapter<'a>,
     queues: &mut impl OpenQueues<'a>,
 ) -> (Stage<'a>, Result<Option<Report>, Error>) {
-    for queue in adapter.active_queues() {
+    for (number, queue) in (0..).zip(adapter.active_queues()) {
         // Nothing is in flight, so a device that follows the protocol has returned nothing.
         if let Err(fault) = queues.with(queue, |queue| queue.ring().rearm_interrupts()) {
-            let error = Error::Violation(fault);
+            let error = Error::Violation(QueueFault {
+                queue: number,
+                fault,
+            });
             return (Stage::Resetting(device.begin_reset()), Err(error));
         }
     }

@@ -2,6 +2,15 @@
 
 use virtio::{queue::RingFault, transport::ResetFailure};
 
+/// A protocol violation by the device, in a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueFault {
+    /// The queue's number.
+    pub queue: u16,
+    /// What the device did.
+    pub fault: RingFault,
+}
+
 /// Why the driver cannot use or start a device.
 #[derive(Clone, Copy, Debug)]
 pub enum Error {
@@ -41,7 +50,7 @@ pub enum Error {
         bytes: u64,
     },
     /// It broke the protocol before it had a request of an initiator.
-    Violation(RingFault),
+    Violation(QueueFault),
 }
 
 impl From<virtio::Error> for Error {

@@ -171,9 +171,9 @@ events! {
         cause: "The process behind the device could not open or lock its image, or failed to start its queues.",
         remedy: "Look for the reason in the hypervisor's log, then restart the device.",
     }
-    /// %2: what violates the protocol. %3: its value.
+    /// %2: number of the queue. %3: what violates the protocol. %4: its value.
     1016 Error StartViolation {
-        text: "%1 cannot start: the device broke the virtio protocol while it was started: %2 (%3).",
+        text: "%1 cannot start: the device broke the virtio protocol in queue %2 while it was started: %3 (%4).",
         cause: "The device wrote something into a ring that cannot be true.",
         remedy: "Report it to the hypervisor's developers, with the whole text of the event.",
     }
@@ -182,9 +182,9 @@ events! {
         cause: "The device found an error that it cannot recover from (DEVICE_NEEDS_RESET).",
         remedy: "Look for the error in the hypervisor's log. No data is lost if event 1104 or 1107 does not follow.",
     }
-    /// %2: what violates the protocol. %3: its value.
+    /// %2: number of the queue. %3: what violates the protocol. %4: its value.
     1102 Error ProtocolViolation {
-        text: "%1 broke the virtio protocol: %2 (%3). The driver resets the device, and Windows retries its requests.",
+        text: "%1 broke the virtio protocol in queue %2: %3 (%4). The driver resets the device, and Windows retries its requests.",
         cause: "The device wrote something into a ring that cannot be true. The driver does not act on it.",
         remedy: "Report it to the hypervisor's developers, with the whole text of the event. Verify the disk if it comes back.",
     }

@@ -23,7 +23,7 @@ use virtio::{
 use crate::{
     device::{Life, POLL, Stage, TICK, enable_queue, start_device},
     driver::{Adapter, MAX_QUEUES, PROCESSORS},
-    error::Error,
+    error::{Error, QueueFault},
     io::{Notifying, Queue, RequestQueue, ShortUsed},
     registers::{Window, shared_memory},
 };
@@ -361,7 +361,9 @@ fn ask_identity<'a, 't>(
                 let notifier = live.notifier(enabled);
                 let notify = || notifier.notify();
                 let identity = poll_identity(cx, &mut ring, requests, slots, notify);
-                (live.begin_reset(), identity.map_err(Error::Violation))
+                let identity =
+                    identity.map_err(|fault| Error::Violation(QueueFault { queue: 0, fault }));
+                (live.begin_reset(), identity)
             }
             // A device that was started has a queue.
             (Ok(live), None) => (live.begin_reset(), Ok(NO_IDENTITY)),

@@ -10,7 +10,11 @@ use virtio::{
     transport::Features,
 };
 
-use crate::{error::Error, events::Event, probe::RESET_MILLISECONDS};
+use crate::{
+    error::{Error, QueueFault},
+    events::Event,
+    probe::RESET_MILLISECONDS,
+};
 
 /// An event with its inserts, ready to be logged.
 #[derive(Clone, Copy, Debug)]
@@ -78,14 +82,14 @@ impl Report {
     }
 
     /// The event for a protocol violation, which marked a queue faulty.
-    pub fn violation(event: Event, fault: RingFault) -> Self {
-        let inserts = match fault {
-            RingFault::UsedIndex { found, .. } => [text("used index out of range"), number(found)],
-            RingFault::IdOutOfRange { id } => [text("used id out of range"), number(id)],
-            RingFault::NotInFlight { id } => [text("used id not in flight"), number(id)],
-            RingFault::NotFinished { slot } => [text("no status in slot"), number(slot)],
+    pub fn violation(event: Event, QueueFault { queue, fault }: QueueFault) -> Self {
+        let (what, value) = match fault {
+            RingFault::UsedIndex { found, .. } => ("used index out of range", found.into()),
+            RingFault::IdOutOfRange { id } => ("used id out of range", id),
+            RingFault::NotInFlight { id } => ("used id not in flight", id.into()),
+            RingFault::NotFinished { slot } => ("no status in slot", slot.into()),
         };
-        Self::new(event, inserts)
+        Self::new(event, [number(queue), text(what), number(value)])
     }
 }
 

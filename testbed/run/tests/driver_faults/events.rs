@@ -407,7 +407,8 @@ fn a_used_ring_that_is_wrong_at_start() {
             used_id: Some(id),
             ..Faults::default()
         }));
-        let why = format!("the device broke the virtio protocol while it was started: {what}");
+        let why =
+            format!("the device broke the virtio protocol in queue 0 while it was started: {what}");
         let begin = Instant::now();
         refused(Event::StartViolation, &why, disk, patient());
         let took = begin.elapsed();
@@ -432,9 +433,9 @@ fn a_device_that_needs_a_reset() {
 }
 
 /// The event of a protocol violation.
-fn violation(what: &str) -> (Event, String) {
+fn violation(queue: u16, what: &str) -> (Event, String) {
     let text = format!(
-        "{DISK} broke the virtio protocol: {what}. The driver resets the device, and Windows \
+        "{DISK} broke the virtio protocol in queue {queue}: {what}. The driver resets the device, and Windows \
          retries its requests."
     );
     (Event::ProtocolViolation, text)
@@ -456,17 +457,20 @@ fn a_used_ring_that_is_wrong() {
         (used_id(77), "used id not in flight (77)"),
         (no_status, "no status in slot (0)"),
     ] {
-        let bench = split().start(patient());
-        let before = bench.device.resets();
-        bench.device.set_faults(faults);
-        let done = bench.issue(read(1, &sector()));
-        bench.wait_for_reset(before);
-        bench.device.set_faults(Faults::default());
-        let done = done.recv_timeout(SOON).expect("the read ends");
-        assert_eq!(done.srb_status, BUS_RESET);
-        bench.read(1);
-        bench.check_without_storport();
-        logged(bench, &[violation(what), reset(1, 1)]);
+        // Each CPU has a queue of its own.
+        for queue in [0, 1] {
+            let bench = Disk::new("num-queues=2".parse().unwrap()).start(patient());
+            bench.device.set_faults(Faults {
+                queue: Some(queue),
+                until_reset: true,
+                ..faults.clone()
+            });
+            let done = bench.adapter.execute_on(queue.into(), read(1, &sector()));
+            assert_eq!(done.srb_status, BUS_RESET);
+            bench.read(1);
+            bench.check_without_storport();
+            logged(bench, &[violation(queue, what), reset(1, 1)]);
+        }
     }
 }
 
@@ -481,7 +485,7 @@ fn a_used_index_that_is_wrong_while_idle() {
     bench.read(2);
     bench.check_without_storport();
     let what = "used index out of range (2)";
-    logged(bench, &[violation(what), reset(1, 0)]);
+    logged(bench, &[violation(0, what), reset(1, 0)]);
 }
 
 fn a_bus_reset() {
@@ -507,7 +511,7 @@ fn a_device_that_is_faulty_after_each_reset() {
         bench.device.glitch(Glitch::Interrupt);
         bench.wait_for_reset(before);
         let what = "used index out of range (2)";
-        expected.push(violation(what));
+        expected.push(violation(0, what));
         expected.push(reset(number, 0));
         bench.wait(SOON, "the events are logged", |bench| {
             bench.adapter.report().system_events.len() >= expected.len()

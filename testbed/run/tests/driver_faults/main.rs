@@ -11,6 +11,7 @@ mod durability;
 mod events;
 mod life;
 mod locks;
+mod queues;
 mod races;
 mod recovery;
 mod requests;
