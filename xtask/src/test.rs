@@ -106,7 +106,7 @@ enum Step {
     Reproducible,
     /// One run of the driver in the testbed verifies its data and breaks no rule
     Run,
-    /// The testbed's tests of the driver files pass
+    /// The testbed's tests of the driver files pass (--full: more resets under load)
     Driver,
     /// The drivers pass the testbed's checks in 20 thread schedules per workload (--full: 200)
     Schedules,
@@ -282,7 +282,7 @@ impl Step {
             Self::BuildArm64 => build(Arm64).into(),
             Self::Reproducible => reproducible::check(Driver::Ferrostor).into(),
             Self::Run => run().into(),
-            Self::Driver => drivers().into(),
+            Self::Driver => drivers(tier).into(),
             Self::Schedules => schedules(tier).into(),
             Self::Fixtures => fixture_rules().into(),
             Self::GuardCost => guard_cost::check().into(),
@@ -515,23 +515,28 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
 }
 
 /// Runs the testbed's tests that need driver files.
-fn drivers() -> Result<(), DriverError> {
+fn drivers(tier: Tier) -> Result<(), DriverError> {
     let mut files = Vec::new();
     for driver in Driver::value_variants() {
         files.push((driver.variable(), build::driver(*driver, X64)?));
     }
-    // The faults again, on a disk with two queues and packed rings.
-    for (test, device) in [
-        ("driver_*", None),
-        ("driver_faults", Some("packed=on,num-queues=2")),
-    ] {
+    let run = |test: &str, filter: Option<&str>, variable: Option<(&str, &str)>| {
         tool::run(
             cargo("test")
                 .args(["--package", "testbed", "--test", test])
                 .args(["--", "--include-ignored"])
+                .args(filter)
                 .envs(files.clone())
-                .envs(device.map(|device| ("FERROSTOR_DEVICE", device))),
-        )?;
+                .envs(variable),
+        )
+    };
+    run("driver_*", None, None)?;
+    // The faults again, on a disk with two queues and packed rings.
+    let device = ("FERROSTOR_DEVICE", "packed=on,num-queues=2");
+    run("driver_faults", None, Some(device))?;
+    if tier == Tier::Full {
+        let resets = ("FERROSTOR_RESETS", "200");
+        run("driver_faults", Some("resets_under_load"), Some(resets))?;
     }
     Ok(())
 }

@@ -84,6 +84,12 @@ impl QueueWorker {
         self.requests.load(Ordering::Relaxed)
     }
 
+    /// Whether a request was taken that never completes.
+    pub(super) fn is_stalled(&self) -> bool {
+        let active = self.lock();
+        active.as_ref().is_some_and(|it| !it.stalled.is_empty())
+    }
+
     /// Whether requests may be taken.
     pub(super) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)

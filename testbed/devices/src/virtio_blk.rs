@@ -186,6 +186,13 @@ impl VirtioBlk {
         queues.filter(|queue| queue.is_live()).count()
     }
 
+    /// How many queues have requests that never complete: see [`Faults::stalled`].
+    #[must_use]
+    pub fn stalled_queues(&self) -> usize {
+        let queues = self.core.queues.iter();
+        queues.filter(|queue| queue.is_stalled()).count()
+    }
+
     /// How many requests each queue has served.
     #[must_use]
     pub fn queue_requests(&self) -> Vec<u64> {

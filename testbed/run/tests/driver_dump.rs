@@ -31,7 +31,7 @@ fn a_dump_is_written_after_a_crash_under_load() {
     // dump port's.
     assert_eq!(
         line(&text, "dump "),
-        "crashed with 32 requests in flight; 16MiB in 256 writes of at most 64KiB, 0 mismatches"
+        "crashed with 32 requests in flight in 1 queue; 16MiB in 256 writes of at most 64KiB, 0 mismatches"
     );
 }
 

@@ -61,6 +61,8 @@ const GENERATION: u64 = u64::MAX;
 pub struct Outcome {
     /// Requests in flight in the crashed driver.
     pub outstanding: u32,
+    /// The disk's queues that these are in.
+    pub queues: Option<usize>,
     /// Bytes dumped.
     pub bytes: u64,
     /// The number of writes.
@@ -138,6 +140,8 @@ impl Crash<'_> {
         self.load(region.start)?;
         self.adapter.crash();
         let outstanding = self.adapter.outstanding();
+        let device = self.hardware.device.as_ref();
+        let queues = device.map(|device| device.stalled_queues());
 
         let function = &self.hardware.function;
         let stack = DumpStack::start(self.machine, &image, function, self.settings.srb)?;
@@ -157,6 +161,7 @@ impl Crash<'_> {
         };
         Ok(Outcome {
             outstanding,
+            queues,
             bytes: (region.end - region.start) * SECTOR as u64,
             writes: dump.writes,
             longest: dump.longest,
@@ -220,10 +225,14 @@ impl Crash<'_> {
             stalled: std::iter::once(0..end).collect(),
             ..Faults::default()
         });
-        while self.adapter.outstanding() == 0 {
+        // Until the device has all requests that are in flight.
+        loop {
+            let before = function.counters().requests;
             schedule::sleep(LOOK);
+            if self.adapter.outstanding() > 0 && function.counters().requests == before {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 
@@ -501,9 +510,15 @@ impl Outcome {
     /// Describes the dump in two lines.
     pub(super) fn lines(&self) -> [String; 2] {
         let (extension, uncached) = self.memory;
+        let queues = match self.queues {
+            None => String::new(),
+            Some(1) => " in 1 queue".to_owned(),
+            Some(count) => format!(" in {count} queues"),
+        };
         [
             format!(
-                "crashed with {} requests in flight; {} in {} writes of at most {}, {} mismatches",
+                "crashed with {} requests in flight{queues}; {} in {} writes of at most {}, {} \
+                 mismatches",
                 self.outstanding,
                 Size(self.bytes),
                 self.writes,

@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     env, fs, iter,
     ops::Range,
     path::Path,
@@ -125,12 +125,17 @@ pub fn isolated(name: &str, scenario: impl FnOnce()) {
     }
 }
 
-/// The process's machine.
+/// The process's machine, with 2 CPUs unless [`machine_of`] made it.
 pub fn machine() -> &'static Arc<Machine> {
+    machine_of(2)
+}
+
+/// The process's machine. The first call decides how many CPUs it has.
+pub fn machine_of(cpus: u32) -> &'static Arc<Machine> {
     static MACHINE: OnceLock<Arc<Machine>> = OnceLock::new();
     MACHINE.get_or_init(|| {
         Machine::new(&MachineSettings {
-            cpus: 2,
+            cpus,
             memory_bytes: 64 << 20,
             interrupts: InterruptKind::Messages,
         })
@@ -286,7 +291,7 @@ impl Bench {
         done
     }
 
-    /// Puts a load on both CPUs, does `meanwhile`, and checks that all requests succeed, some
+    /// Puts a load on all CPUs, does `meanwhile`, and checks that all requests succeed, some
     /// after a bus reset.
     pub fn serve(&self, requests: u32, depth: usize, limit: Duration, meanwhile: impl FnOnce()) {
         let ends = load(self, requests, depth, limit, meanwhile).expect("all requests end");
@@ -493,38 +498,59 @@ pub fn sense(completion: &Completion) -> (u8, u8, u8) {
     (sense[2] & 0xF, sense[12], sense[13])
 }
 
-/// Reads on all CPUs; each is tried again after a bus reset, as a class driver
-/// does, and its data are checked.
+/// The content of a buffer that no request has.
+const RESTING: [u8; SECTOR as usize] = [0xEE; SECTOR as usize];
+
+/// Reads and writes, of which each is tried again after a bus reset, as a class driver does.
+///
+/// A sector always contains its number, and each read is checked. After its completion a buffer
+/// is filled with [`RESTING`], and rests for many requests. So a device that still accesses the
+/// memory of a completed request is noticed: what it writes is found when the rest ends, and what
+/// it reads comes to the disk and is found by a later read.
 pub struct Load {
-    buffers: Vec<Arc<Block>>,
+    depth: usize,
+    /// The buffers that no request has.
+    resting: VecDeque<Arc<Block>>,
+    /// The requests in flight, by token: sector and buffer.
+    in_flight: Vec<Option<(u8, Arc<Block>)>>,
     left: u32,
     next: u8,
-    lbas: Vec<u8>,
-    outstanding: u32,
     /// How requests ended, by SRB status.
     pub ends: BTreeMap<u8, u32>,
 }
 
 impl Load {
-    fn new(requests: u32, depth: usize) -> Self {
+    pub fn new(requests: u32, depth: usize) -> Self {
+        let resting = (0..4 * depth).map(|_| {
+            let buffer = sector();
+            assert!(buffer.write(0, &RESTING));
+            buffer
+        });
         Self {
-            buffers: (0..depth).map(|_| sector()).collect(),
+            depth,
+            resting: resting.collect(),
+            in_flight: vec![None; depth],
             left: requests,
             next: 0,
-            lbas: vec![0; depth],
-            outstanding: 0,
             ends: BTreeMap::new(),
         }
     }
 
     fn issue(&mut self, slot: usize, lba: u8, issue: &mut dyn FnMut(Request)) {
-        let buffer = &self.buffers[slot];
-        assert!(buffer.write(0, &[0xEE; 8]));
-        self.lbas[slot] = lba;
-        self.outstanding += 1;
+        let buffer = self.resting.pop_front().expect("more than the depth");
+        check_resting(&buffer);
+        let request = if lba.is_multiple_of(4) {
+            let mut content = [0; SECTOR as usize];
+            content[0] = lba;
+            assert!(buffer.write(0, &content));
+            write(lba, &buffer, false)
+        } else {
+            read(lba, &buffer)
+        };
+        self.in_flight[slot] = Some((lba, buffer));
         issue(Request {
             token: slot as u64,
-            ..read(lba, buffer)
+            ..request
         });
     }
 
@@ -537,29 +563,41 @@ impl Load {
     }
 }
 
+/// Checks that nothing was written to the buffer since its request was completed.
+fn check_resting(buffer: &Block) {
+    let mut content = [0; SECTOR as usize];
+    assert!(buffer.read(0, &mut content));
+    assert!(
+        content == RESTING,
+        "the memory of a completed request changed"
+    );
+}
+
 impl Program for Load {
     fn start(&mut self, issue: &mut dyn FnMut(Request)) {
-        for slot in 0..self.buffers.len() {
+        for slot in 0..self.depth {
             self.issue_next(slot, issue);
         }
     }
 
     fn completed(&mut self, completion: Completion, issue: &mut dyn FnMut(Request)) {
         let slot = completion.token as usize;
-        self.outstanding -= 1;
+        let (lba, buffer) = self.in_flight[slot].take().expect("it is in flight");
         *self.ends.entry(completion.srb_status).or_default() += 1;
-        if completion.srb_status == BUS_RESET {
-            return self.issue(slot, self.lbas[slot], issue);
-        }
         if completion.srb_status == SUCCESS {
             assert_eq!(completion.transferred, SECTOR);
-            assert_eq!(stamp(&self.buffers[slot]), u64::from(self.lbas[slot]));
+            assert_eq!(stamp(&buffer), u64::from(lba));
+        }
+        assert!(buffer.write(0, &RESTING));
+        self.resting.push_back(buffer);
+        if completion.srb_status == BUS_RESET {
+            return self.issue(slot, lba, issue);
         }
         self.issue_next(slot, issue);
     }
 
     fn finished(&self) -> bool {
-        self.left == 0 && self.outstanding == 0
+        self.left == 0 && self.in_flight.iter().all(Option::is_none)
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -567,7 +605,7 @@ impl Program for Load {
     }
 }
 
-/// Puts a load on both CPUs, does `meanwhile`, and gives how the requests
+/// Puts a load on all CPUs, does `meanwhile`, and gives how the requests
 /// ended, if they did within `limit`.
 pub fn load(
     bench: &Bench,
@@ -576,22 +614,35 @@ pub fn load(
     limit: Duration,
     meanwhile: impl FnOnce(),
 ) -> Option<BTreeMap<u8, u32>> {
-    let programs = (0..2)
-        .map(|_| Box::new(Load::new(requests, depth)) as Box<dyn Program>)
-        .collect();
+    let programs = loads(requests, depth);
     let (send, receive) = mpsc::channel();
     let adapter = Arc::clone(&bench.adapter);
     thread::spawn(move || send.send(adapter.run(programs)));
     meanwhile();
     let programs = receive.recv_timeout(limit).ok()?;
+    Some(ends(programs))
+}
+
+/// A load for each CPU.
+pub fn loads(requests: u32, depth: usize) -> Vec<Box<dyn Program>> {
+    let cpus = machine().cpus().iter();
+    let each = cpus.map(|_| Box::new(Load::new(requests, depth)) as Box<dyn Program>);
+    each.collect()
+}
+
+/// How the requests of finished loads ended.
+pub fn ends(loads: Vec<Box<dyn Program>>) -> BTreeMap<u8, u32> {
     let mut ends = BTreeMap::new();
-    for program in programs {
-        let load = program.into_any().downcast::<Load>().expect("its type");
+    for load in loads {
+        let load = load.into_any().downcast::<Load>().expect("its type");
+        for buffer in &load.resting {
+            check_resting(buffer);
+        }
         for (status, count) in load.ends {
             *ends.entry(status).or_default() += count;
         }
     }
-    Some(ends)
+    ends
 }
 
 /// Crashes, and starts a second copy of the driver as a dump stack.

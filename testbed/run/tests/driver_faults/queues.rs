@@ -1,7 +1,18 @@
-//! Disks with several queues: faults in one of them.
+//! Disks with several queues: faults in one of them, and resets while all have requests.
+
+use std::{env, sync::Arc, time::Duration};
 
 use testbed_devices::{BlkSettings, Faults, Glitch};
-use testbed_machine::pci::PciFunction as _;
+use testbed_machine::{
+    pci::PciFunction as _,
+    schedule::{self, Handle},
+    trap,
+};
+use testbed_storport::{
+    adapter::{AdapterSettings, Checks},
+    control_request::ControlRequest,
+    request::Address,
+};
 
 use super::bench::*;
 
@@ -9,6 +20,8 @@ scenarios! {
     a_fault_in_the_second_queue_loses_no_request_of_either
     a_glitch_in_the_second_queue_while_idle_resets_the_device
     a_glitch_in_the_start_of_the_second_queue_does_not_stop_service
+    resets_under_load_on_four_split_queues_lose_nothing
+    resets_under_load_on_four_packed_queues_lose_nothing
 }
 
 /// Two queues, with each kind of ring. Each CPU has a queue of its own.
@@ -28,7 +41,7 @@ fn disk(properties: &str) -> Disk {
     Disk::new(settings)
 }
 
-/// What is wrong with the second queue from now on, until the device is reset.
+/// What is wrong with a queue from now on, until the device is reset.
 #[derive(Clone, Copy, Debug)]
 enum Wrong {
     Glitch(Glitch),
@@ -37,14 +50,14 @@ enum Wrong {
 }
 
 impl Wrong {
-    fn begin(self, bench: &Bench) {
+    fn begin(self, bench: &Bench, queue: u16) {
         let mut faults = Faults {
-            queue: Some(1),
+            queue: Some(queue),
             until_reset: true,
             ..Faults::default()
         };
         match self {
-            Self::Glitch(glitch) => return bench.device.glitch_after(1, glitch, 0),
+            Self::Glitch(glitch) => return bench.device.glitch_after(queue, glitch, 0),
             Self::UsedId(id) => faults.used_id = Some(id),
             Self::NoStatus => faults.no_status = true,
         }
@@ -72,7 +85,7 @@ fn a_fault_in_the_second_queue_loses_no_request_of_either() {
                 bench.wait(SOON, "a load", |bench| {
                     bench.device.counters().requests > before + 500
                 });
-                wrong.begin(&bench);
+                wrong.begin(&bench, 1);
             })
             .expect("all requests end");
 
@@ -128,5 +141,98 @@ fn a_glitch_in_the_start_of_the_second_queue_does_not_stop_service() {
             bench.serve(100, DEPTH, SOON, || {});
             bench.finish();
         }
+    }
+}
+
+/// The number of resets: 20, or what this variable says.
+const RESETS: &str = "FERROSTOR_RESETS";
+/// The resets between two power cycles. The driver gives up a device that has too many faults
+/// between them.
+const ROUNDS: u32 = 20;
+/// Requests on each CPU between two power cycles, and between two resets.
+const REQUESTS: u32 = 4000;
+const BETWEEN: u64 = 500;
+
+fn resets_under_load_on_four_split_queues_lose_nothing() {
+    resets_under_load("num-queues=4");
+}
+
+fn resets_under_load_on_four_packed_queues_lose_nothing() {
+    resets_under_load("num-queues=4,packed=on");
+}
+
+/// With the checks and the order of threads of `--verify`. A request must not be completed before
+/// the device has stopped, and in a slow reset the device goes on working. [`Load`] notices if the
+/// device then accesses the memory of a completed request. If the driver does, that is a
+/// violation.
+fn resets_under_load(properties: &str) {
+    let resets = env::var(RESETS).map_or(ROUNDS, |resets| resets.parse().unwrap());
+    schedule::begin(1);
+    machine_of(4);
+    let bench = disk(properties).start(AdapterSettings {
+        checks: Checks::All,
+        ..patient()
+    });
+    let bench = Arc::new(bench);
+    assert_eq!(bench.device.live_queues(), 4);
+    for _ in 0..resets / ROUNDS {
+        let loads = loads(REQUESTS, DEPTH);
+        let before = bench.device.resets();
+        let resets = reset_often(bench.clone());
+
+        let ends = ends(bench.adapter.run(loads));
+
+        resets.join().expect("each reset has its effect");
+        assert_eq!(ends.get(&SUCCESS), Some(&(4 * REQUESTS)), "{ends:?}");
+        assert!(ends.len() == 2 && ends.contains_key(&BUS_RESET), "{ends:?}");
+        assert!(bench.device.resets() >= before + u64::from(ROUNDS));
+        bench.adapter.restart().unwrap();
+    }
+    bench.check();
+    assert_eq!(trap::driver_errors(), [""; 0]);
+    bench.adapter.stop().unwrap();
+}
+
+/// Resets the device [`ROUNDS`] times, in each way and by a fault of each queue, always with
+/// requests in flight.
+fn reset_often(bench: Arc<Bench>) -> Handle {
+    let resets = move || {
+        for round in 0..ROUNDS {
+            let served = bench.device.counters().requests;
+            until(|| bench.device.counters().requests >= served + BETWEEN);
+            let before = bench.device.resets();
+            assert!(bench.adapter.outstanding() > 0, "round {round}");
+            match round % 5 {
+                0 => bench.adapter.reset_bus(),
+                1 => {
+                    let reset = ControlRequest::ResetUnit(Address::default());
+                    assert_eq!(bench.adapter.control(reset), SUCCESS);
+                }
+                2 => {
+                    bench.device.slow_reset(0, 5);
+                    bench.adapter.reset_bus();
+                }
+                3 => bench.device.set_needs_reset(),
+                _ => {
+                    let queue = (round / 5) as u16;
+                    let faults = [
+                        Wrong::Glitch(Glitch::AtNextUsed),
+                        Wrong::Glitch(Glitch::Twice),
+                        Wrong::UsedId(900),
+                        Wrong::NoStatus,
+                    ];
+                    bench.device.slow_reset(0, 5);
+                    faults[usize::from(queue)].begin(&bench, queue);
+                }
+            }
+            until(|| bench.device.resets() > before);
+        }
+    };
+    schedule::spawn("resets", resets).unwrap()
+}
+
+fn until(done: impl Fn() -> bool) {
+    while !done() {
+        schedule::sleep(Duration::from_millis(1));
     }
 }
