@@ -181,6 +181,7 @@ impl<'m> Buffers<'m> {
                 )
             } else {
                 return Err(
+                    // V31.
                     "a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2, 2.8.17)"
                         .into(),
                 );
@@ -265,6 +266,7 @@ impl<'m> Buffers<'m> {
             ));
             self.fill_writable(&[]);
         }
+        // V87.
         if data == 0 || !data.is_multiple_of(SECTOR) {
             disk.driver_errors.add(format!(
                 "{direction:?} request with {data} bytes of data, no multiple of 512 (VIRTIO 1.3 \
@@ -272,6 +274,7 @@ impl<'m> Buffers<'m> {
             ));
             return Some(VIRTIO_BLK_S_IOERR);
         }
+        // V84.
         let sectors = data / SECTOR;
         let Some(end) = sector
             .checked_add(sectors)
@@ -309,11 +312,13 @@ impl<'m> Buffers<'m> {
     }
 
     fn flush(&self, sector: u64, disk: Disk<'_>) -> Option<u32> {
+        // V80.
         if disk.terms.agreed & 1 << VIRTIO_BLK_F_FLUSH == 0 {
             disk.driver_errors
                 .add("flush request without VIRTIO_BLK_F_FLUSH (VIRTIO 1.3 §5.2.3)");
             return Some(VIRTIO_BLK_S_UNSUPP);
         }
+        // V86.
         if sector != 0 {
             disk.driver_errors.add(format!(
                 "flush request with sector {sector}, which must be 0 (VIRTIO 1.3 §5.2.6.1)"
@@ -333,6 +338,7 @@ impl<'m> Buffers<'m> {
 
     fn id(&self, shape: &Shape, disk: Disk<'_>) -> Option<u32> {
         let room = shape.writable_bytes - 1;
+        // V89.
         if room != u64::from(VIRTIO_BLK_ID_BYTES) {
             disk.driver_errors.add(format!(
                 "GET_ID request with room for {room} bytes; it must be {VIRTIO_BLK_ID_BYTES} \
@@ -370,18 +376,21 @@ fn status_of(done: bool) -> u32 {
 }
 
 fn check_limits(shape: &Shape, disk: Disk<'_>) {
+    // V33, V53.
     if shape.descriptors > disk.terms.ring.size.into() {
         disk.driver_errors.add(format!(
             "a chain of {} descriptors in a queue of {} (VIRTIO 1.3 §2.7.5.3.1)",
             shape.descriptors, disk.terms.ring.size
         ));
     }
+    // V92.
     if disk.terms.agreed & 1 << VIRTIO_BLK_F_SEG_MAX != 0 && shape.segments > disk.terms.seg_max {
         disk.driver_errors.add(format!(
             "a request of {} data segments, more than the seg_max of {} (VIRTIO 1.3 §5.2.4)",
             shape.segments, disk.terms.seg_max
         ));
     }
+    // V92.
     if disk.terms.agreed & 1 << VIRTIO_BLK_F_SIZE_MAX != 0
         && shape.longest_segment > disk.terms.size_max
     {

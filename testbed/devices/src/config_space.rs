@@ -323,6 +323,7 @@ impl ConfigSpace {
             };
             // Drivers write whole header registers, some to find their size. There is no such
             // reason for a capability.
+            // V62.
             if at >= HEADER_END && (*byte ^ new) & !writable != 0 {
                 driver_errors.add(format!(
                     "PCI configuration: a write of {new:#04x} to read-only bits of a capability, \
@@ -437,6 +438,7 @@ mod tests {
         assert_eq!(space.msix_control(), 0xc001);
     }
 
+    /// V62.
     #[test]
     fn a_write_to_a_capability_is_a_driver_error_unless_it_changes_nothing() {
         let mut space = modern();

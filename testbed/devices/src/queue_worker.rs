@@ -106,6 +106,7 @@ impl QueueWorker {
     ) -> bool {
         let ring = match Ring::new(most, &terms, memory) {
             Ok(ring) => ring,
+            // V30, V50.
             Err(why) => {
                 driver_errors.add(format!(
                     "a queue was enabled with {why} (VIRTIO 1.3 §2.7, 2.8)"
@@ -113,6 +114,7 @@ impl QueueWorker {
                 return false;
             }
         };
+        // V39.
         if !ring.is_fresh(memory) {
             driver_errors.add(
                 "the ring was not zeroed before its queue was enabled (VIRTIO 1.3 §2.7.10.1, \
@@ -142,7 +144,7 @@ impl QueueWorker {
 
     /// Marks one more request as used in memory, without returning one: see [`Ring::glitch`].
     pub(super) fn glitch(&self, memory: &GuestMemoryMmap) {
-        if let Some(active) = self.lock().as_ref() {
+        if let Some(active) = self.lock().as_mut() {
             // Cannot fail: `Ring::new` made sure that the ring is in memory.
             let _ = active.ring.glitch(memory);
         }
@@ -275,6 +277,7 @@ impl QueueWorker {
             schedule::delay();
             taken = true;
             self.requests.fetch_add(1, Ordering::Relaxed);
+            // V15.
             if active.stalled.contains(&chain.id) {
                 core.driver_errors.add(
                     "a descriptor chain was made available again while the device had it (VIRTIO \

@@ -28,6 +28,7 @@ pub(super) struct Broken(pub(super) String);
 impl From<Error> for Broken {
     fn from(error: Error) -> Self {
         Self(match error {
+            // V35.
             Error::InvalidAvailRingIndex => {
                 "the available index went back, or on by more than the queue holds (VIRTIO 1.3 \
                  §2.7.6.1)"
@@ -193,6 +194,7 @@ impl Ring {
                     let Some(chain) = device.take()? else {
                         break;
                     };
+                    // V54.
                     let agreed = terms.agreed & 1 << VIRTIO_RING_F_INDIRECT_DESC != 0;
                     if chain.table.is_some() && !agreed {
                         driver_errors.add(NOT_AGREED);
@@ -221,6 +223,9 @@ impl Ring {
                 },
                 wrong,
             ) => {
+                if wrong.is_none() {
+                    device.check_unchanged(chain)?;
+                }
                 *used_since += u32::from(chain.in_ring);
                 let id = wrong.map_or(chain.id, |id| id as u16);
                 device.finish_as(id, chain.in_ring, written);
@@ -232,7 +237,7 @@ impl Ring {
     /// Marks one more request as used, and does not count that. In a split ring this increments
     /// `used.idx` without a used element. In a packed ring it sets the flags of the next
     /// descriptor, whatever that contains.
-    pub(super) fn glitch(&self, memory: &GuestMemoryMmap) -> Result<(), Broken> {
+    pub(super) fn glitch(&mut self, memory: &GuestMemoryMmap) -> Result<(), Broken> {
         match self {
             Self::Split(queue) => publish_used(queue, memory, queue.next_used().wrapping_add(1)),
             Self::Packed { device, .. } => {
@@ -360,6 +365,7 @@ fn split_interrupt_wanted(
     let event_idx = queue.event_idx_enabled();
     let allowed = if event_idx { 0 } else { no_interrupt };
     let flags = u16::from_le(flags);
+    // V36.
     if flags & !allowed != 0 {
         driver_errors.add(format!(
             "the available ring's flags are {flags:#x} {} EVENT_IDX (VIRTIO 1.3 §2.7.7.1)",
@@ -401,6 +407,7 @@ fn split_chain(
             next: descriptor.next(),
         });
     }
+    // V32, V33.
     if !complete {
         return Err(Broken(format!(
             "a descriptor chain breaks off after {} descriptors: it loops, is longer than its \
@@ -435,9 +442,11 @@ fn enters_indirect_table(
     if !descriptor.refers_to_indirect_table() {
         return false;
     }
+    // V33.
     if terms.agreed & 1 << VIRTIO_RING_F_INDIRECT_DESC == 0 {
         driver_errors.add(NOT_AGREED);
     }
+    // V33.
     if descriptor.has_next() {
         driver_errors.add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3 §2.7.5.3.1)");
     }

@@ -621,6 +621,7 @@ impl Core {
             return;
         };
         self.notifications.fetch_add(1, Ordering::Relaxed);
+        // V71.
         let value: Option<[u8; 2]> = data.try_into().ok();
         let Some(value) = value.map(u16::from_le_bytes) else {
             self.driver_errors.add(format!(
@@ -629,6 +630,7 @@ impl Core {
             ));
             return;
         };
+        // V71.
         if u64::from(value) != number {
             self.driver_errors.add(format!(
                 "a notification for queue {number} with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
@@ -647,6 +649,7 @@ impl Core {
         if status & NEEDS_RESET != 0 {
             // No error: the driver may not have seen NEEDS_RESET yet. The notification has no
             // effect.
+            // V13.
         } else if status & DRIVER_OK == 0 {
             self.driver_errors.add(format!(
                 "a notification for queue {number} before DRIVER_OK (VIRTIO 1.3 §3.1.1)"

@@ -71,6 +71,7 @@ impl BlkConfig {
         let Some((_, _, feature, name)) = field_at(offset, data.len(), driver_errors) else {
             return;
         };
+        // V09.
         if feature.is_some_and(|bit| offered & 1 << bit == 0) {
             driver_errors.add(format!(
                 "{name} was read, and the feature that it belongs to is not offered (VIRTIO 1.3 \
@@ -78,6 +79,7 @@ impl BlkConfig {
             ));
             return;
         }
+        // V81.
         if *name == "writeback" && status & FEATURES_OK == 0 {
             driver_errors.add("writeback was read before FEATURES_OK (VIRTIO 1.3 §5.2.5.1)");
         }
@@ -97,6 +99,7 @@ impl BlkConfig {
         let (_, _, _, name) = field_at(offset, data.len(), driver_errors)?;
         if status & FEATURES_OK == 0 {
             driver_errors.add(format!(
+                // V12.
                 "{name} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
             ));
             return None;
@@ -145,6 +148,7 @@ fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<&
         8 => bytes == 4 && (*at == offset || *at + 4 == offset),
         _ => bytes == *width && *at == offset,
     });
+    // V61.
     if hit.is_none() {
         driver_errors.add(format!(
             "device configuration: an access of {bytes} bytes at {offset:#x}: no field of this \
@@ -196,6 +200,7 @@ mod tests {
         assert_eq!(driver_errors.list(), [""; 0]);
     }
 
+    /// V09.
     #[test]
     fn a_field_of_a_feature_that_is_not_offered_reads_zero_with_a_driver_error() {
         let driver_errors = DriverErrors::default();
@@ -205,6 +210,7 @@ mod tests {
         assert!(driver_errors.list()[0].starts_with("seg_max was read"));
     }
 
+    /// V61.
     #[test]
     fn a_field_read_at_another_width_is_a_driver_error() {
         let driver_errors = DriverErrors::default();
@@ -217,6 +223,7 @@ mod tests {
         assert_eq!(driver_errors.count(), 4);
     }
 
+    /// V81.
     #[test]
     fn writeback_read_before_features_ok_is_a_driver_error() {
         let driver_errors = DriverErrors::default();
@@ -226,6 +233,7 @@ mod tests {
         assert_eq!(driver_errors.count(), 1);
     }
 
+    /// V12.
     #[test]
     fn only_writeback_can_be_written_and_only_when_agreed() {
         let driver_errors = DriverErrors::default();

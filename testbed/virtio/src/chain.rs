@@ -44,12 +44,14 @@ pub(crate) fn check_descriptors(descriptors: &[Descriptor]) -> Result<(), String
     if descriptors.iter().any(|it| it.length == 0) {
         return Err("a descriptor of length 0; QEMU stops a device that finds one".into());
     }
+    // V31, V53.
     if !descriptors.is_sorted_by_key(Descriptor::is_writable) {
         return Err(
             "a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2, 2.8.17)".into(),
         );
     }
     let total: u64 = descriptors.iter().map(|it| u64::from(it.length)).sum();
+    // V32.
     if total > 1 << 32 {
         return Err(format!("{total} bytes in a request (VIRTIO 1.3 §2.7.5.2)"));
     }

@@ -449,6 +449,7 @@ impl CommonConfig {
             CONFIG_VECTOR | QUEUE_VECTOR => value != u32::from(NO_VECTOR),
             _ => true,
         };
+        // V07.
         if self.reset_unread && initialises {
             driver_errors.add(format!(
                 "{name} was written after a reset that was not seen to finish: device_status \
@@ -466,6 +467,7 @@ impl CommonConfig {
             }
             STATUS => return self.write_status(value as u8, msix, driver_errors),
             QUEUE_SELECT => self.queue_select = value as u16,
+            // V64.
             DEVICE_FEATURE | NUM_QUEUES | GENERATION | QUEUE_NOTIFY_OFF => {
                 driver_errors.add(format!(
                     "{name} was written, which is read-only (VIRTIO 1.3 §4.1.4.3.2)"
@@ -482,6 +484,7 @@ impl CommonConfig {
             return vector;
         }
         driver_errors.add(format!(
+            // V70.
             "MSI-X vector {vector} was requested, but the table has {} (VIRTIO 1.3 §4.1.5.1.2.2)",
             self.vectors
         ));
@@ -490,10 +493,12 @@ impl CommonConfig {
 
     fn write_features(&mut self, value: u32, driver_errors: &DriverErrors) {
         if self.status & FEATURES_OK != 0 {
+            // V12.
             driver_errors.add("features were written after FEATURES_OK (VIRTIO 1.3 §3.1.1)");
             return;
         }
         if self.status & DRIVER == 0 {
+            // V11.
             driver_errors.add("features were written before DRIVER (VIRTIO 1.3 §3.1.1)");
         }
         let Some(shift) = self
@@ -503,6 +508,7 @@ impl CommonConfig {
         else {
             if value != 0 {
                 driver_errors.add(format!(
+                    // V06.
                     "features above bit 63 were accepted, by driver_feature_select {} (VIRTIO \
                      1.3 §2.2.1)",
                     self.driver_feature_select
@@ -522,6 +528,7 @@ impl CommonConfig {
                 Effect::None
             };
         }
+        // V11.
         if self.untouched {
             driver_errors
                 .add("the device was not reset before its initialisation (VIRTIO 1.3 §3.1.1)");
@@ -529,6 +536,7 @@ impl CommonConfig {
         }
         // The driver may not have seen NEEDS_RESET yet, which the device sets.
         let old = self.status & !NEEDS_RESET;
+        // V01.
         if old & !value != 0 {
             driver_errors.add(format!(
                 "status bits {:#04x} were cleared other than by a reset (VIRTIO 1.3 §2.1.1)",
@@ -543,10 +551,12 @@ impl CommonConfig {
             ));
         }
         let mut new = value & !old & known & !NEEDS_RESET;
+        // V02.
         if old & FAILED != 0 && new != 0 {
             driver_errors
                 .add("the initialisation went on after FAILED without a reset (VIRTIO 1.3 §2.1.1)");
         }
+        // V11.
         for (bit, before, names) in [
             (DRIVER, ACKNOWLEDGE, "DRIVER was set before ACKNOWLEDGE"),
             (FEATURES_OK, DRIVER, "FEATURES_OK was set before DRIVER"),
@@ -584,6 +594,7 @@ impl CommonConfig {
 
     /// Whether the device can work with the accepted features.
     fn features_acceptable(&self, driver_errors: &DriverErrors) -> bool {
+        // V04, V06.
         let foreign = self.driver_features & !self.offered;
         if foreign != 0 {
             driver_errors.add(format!(
@@ -592,6 +603,7 @@ impl CommonConfig {
         }
         let version_1 = 1 << VIRTIO_F_VERSION_1;
         let legacy = self.offered & !self.driver_features & version_1 != 0;
+        // V18.
         if legacy {
             driver_errors.add("VIRTIO_F_VERSION_1 was not accepted (VIRTIO 1.3 §6.1)");
         }
@@ -599,10 +611,12 @@ impl CommonConfig {
     }
 
     fn check_before_start(&self, msix: bool, driver_errors: &DriverErrors) {
+        // V11.
         if self.features_unread {
             driver_errors
                 .add("FEATURES_OK was not read back before DRIVER_OK (VIRTIO 1.3 §3.1.1, step 6)");
         }
+        // V70.
         if msix && self.config_vector_unread {
             driver_errors.add(
                 "config_msix_vector was not read back after it was written (VIRTIO 1.3 \
@@ -641,13 +655,14 @@ impl CommonConfig {
         if status & FEATURES_OK == 0 {
             if !begun {
                 queue.early |= setup_bit(at);
+            // V11, V12.
             } else if !unmaps {
                 driver_errors.add(format!(
                     "{name} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
                 ));
             }
         }
-        // A vector may change at any time, because the device does not derive memory from it.
+        // V66. A vector may change at any time, because the device does not derive memory from it.
         if queue.enabled && at != QUEUE_VECTOR {
             driver_errors.add(format!(
                 "{name} of queue {index} was written with {value:#x} while the queue is \
@@ -659,6 +674,7 @@ impl CommonConfig {
         match at {
             QUEUE_SIZE => {
                 let size = value as u16;
+                // V65.
                 let is_possible = size.is_power_of_two() || is_packed && size > 0;
                 if is_possible && size <= most {
                     queue.ring.size = size;
@@ -678,6 +694,7 @@ impl CommonConfig {
                 *address = *address & !(0xffff_ffff << shift) | u64::from(value) << shift;
             }
             _ => {
+                // V66.
                 if value != 1 {
                     driver_errors.add(format!(
                         "{value} was written to queue_enable of queue {index}; it must be 1 \
@@ -685,24 +702,28 @@ impl CommonConfig {
                     ));
                     return Effect::None;
                 }
+                // V66.
                 if queue.written & ADDRESSES != ADDRESSES {
                     driver_errors.add(format!(
                         "queue {index} was enabled before all of its addresses were written \
                          (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
                 }
+                // V11.
                 if queue.early != 0 {
                     driver_errors.add(format!(
                         "queue {index} was enabled with fields that were written before \
                          FEATURES_OK (VIRTIO 1.3 §3.1.1)"
                     ));
                 }
+                // V70.
                 if msix && queue.vector_unread {
                     driver_errors.add(format!(
                         "queue_msix_vector of queue {index} was not read back after it was \
                          written (VIRTIO 1.3 §4.1.5.1.2.2)"
                     ));
                 }
+                // V11.
                 if status & DRIVER_OK != 0 {
                     driver_errors.add(format!(
                         "queue {index} was enabled after DRIVER_OK (VIRTIO 1.3 §3.1.1, step 7)"
@@ -728,6 +749,7 @@ fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<&
             "the field there belongs to a feature that is not offered"
         };
         driver_errors.add(format!(
+            // V61.
             "common configuration: an access of {bytes} bytes at {offset:#x}: {why}"
         ));
     }
@@ -878,6 +900,7 @@ mod tests {
         Bench::ready().nothing_wrong();
     }
 
+    /// V01, V02, V04, V06, V07, V11, V12, V18, V64, V65, V66, V70.
     #[test]
     fn each_forbidden_write_is_a_driver_error() {
         let (new, reset, known) = (Bench::new, Bench::reset, Bench::acknowledged);
@@ -1005,6 +1028,7 @@ mod tests {
         bench.nothing_wrong();
     }
 
+    /// V11.
     #[test]
     fn features_ok_before_driver_is_a_driver_error() {
         let mut bench = Bench::acknowledged();
@@ -1031,6 +1055,7 @@ mod tests {
         );
     }
 
+    /// V11, V70.
     #[test]
     fn driver_ok_needs_features_ok_and_the_vector_read_back() {
         let features_unread = || {
@@ -1066,6 +1091,7 @@ mod tests {
         bench.nothing_wrong();
     }
 
+    /// V61.
     #[test]
     fn accesses_of_the_wrong_width_or_place_are_driver_errors_and_read_zero() {
         let accesses: [(u64, usize); 8] = [
@@ -1151,6 +1177,7 @@ mod tests {
         }
     }
 
+    /// V11, V66, V70.
     #[test]
     fn each_queue_that_is_enabled_too_early_or_too_late_is_a_driver_error() {
         let known = Bench::acknowledged;

@@ -45,7 +45,7 @@ fn the_parts_are_aligned_zeroed_and_do_not_overlap() {
     }
 }
 
-/// V51, V53, V54: `PackedRingDevice::take` checks each chain. The requests have 2, 3 and 4
+/// V51, V53, V54, V58: the device checks each chain, and what it returns. The requests have 2, 3 and 4
 /// descriptors, so chains lie across the end of the ring too.
 #[test]
 fn requests_go_round_the_ring_in_any_order() {
@@ -66,6 +66,7 @@ fn requests_go_round_the_ring_in_any_order() {
             assert_eq!(taken[taken.len() - 1].1.descriptors.len(), 2 + round % 3);
             if taken.len() == pair.limits.shape.slots().get().into() || round % 5 == 0 {
                 let (tag, chain) = taken.swap_remove(round % taken.len());
+                assert_eq!(pair.device.check_unchanged(&chain), Ok(()));
                 pair.finish(&chain);
                 let used = pair.pop_used();
                 assert_eq!((used.payload, used.written), (tag, chain.writable_bytes()));

@@ -33,6 +33,7 @@ pub const FLUSH: u64 = 1 << 9;
 pub const CONFIG_WCE: u64 = 1 << 11;
 pub const INDIRECT: u64 = 1 << 28;
 pub const EVENT_IDX: u64 = 1 << 29;
+pub const PACKED: u64 = 1 << 34;
 
 /// Offsets of the structures in BAR 4, as in the capabilities.
 pub const COMMON: u64 = 0x0000;

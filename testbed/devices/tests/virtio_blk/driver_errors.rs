@@ -6,13 +6,25 @@ use testbed_machine::pci::PciFunction;
 
 use crate::driver::{
     COMMON, DEVICE, Driver, EVENT_IDX, FLUSH, FLUSH_REQUEST, GET_ID, HOLE, IN, INDIRECT, IOERR,
-    ISR, MEMORY, NOTIFY, OK, OUT, Piece, SEG_MAX, SIZE_MAX, Setup, UNSUPP,
+    ISR, MEMORY, NOTIFY, OK, OUT, PACKED, Piece, SEG_MAX, SIZE_MAX, Setup, UNSUPP,
 };
 
 /// A device at FEATURES_OK, with queue 0 selected.
 fn negotiated() -> Driver {
-    let mut driver = Driver::powered_up(256, BlkSettings::default());
-    driver.negotiate(Setup::default());
+    negotiated_with(0)
+}
+
+/// [`negotiated`], with `features` too.
+fn negotiated_with(features: u64) -> Driver {
+    let settings = BlkSettings {
+        features: BlkSettings::FEATURES | features,
+        ..BlkSettings::default()
+    };
+    let mut driver = Driver::powered_up(256, settings);
+    driver.negotiate(Setup {
+        features: Setup::default().features | features,
+        ..Setup::default()
+    });
     driver
 }
 
@@ -22,22 +34,27 @@ fn expect_error(driver: &Driver, text: &str) {
     assert!(error.contains(text), "{error} is not {text}");
 }
 
+/// V30, V50.
 #[test]
 fn rings_outside_memory_or_misaligned_are_refused() {
     const DESC: u64 = MEMORY;
     const AVAIL: u64 = MEMORY + 0x1000;
     const USED: u64 = MEMORY + 0x2000;
-    for (parts, error) in [
-        ([HOLE, AVAIL, USED], "not completely in memory"),
-        ([DESC, HOLE, USED], "not completely in memory"),
-        ([DESC, AVAIL, HOLE - 16], "not completely in memory"),
-        ([0, 0, 0], "not completely in memory"),
-        ([!0xf, AVAIL, USED], "not completely in memory"),
-        ([DESC + 8, AVAIL, USED], "align"),
-        ([DESC, AVAIL + 1, USED], "align"),
-        ([DESC, AVAIL, USED + 2], "align"),
+    for (features, parts, error) in [
+        (0, [HOLE, AVAIL, USED], "not completely in memory"),
+        (0, [DESC, HOLE, USED], "not completely in memory"),
+        (0, [DESC, AVAIL, HOLE - 16], "not completely in memory"),
+        (0, [0, 0, 0], "not completely in memory"),
+        (0, [!0xf, AVAIL, USED], "not completely in memory"),
+        (0, [DESC + 8, AVAIL, USED], "align"),
+        (0, [DESC, AVAIL + 1, USED], "align"),
+        (0, [DESC, AVAIL, USED + 2], "align"),
+        (PACKED, [HOLE, AVAIL, USED], "not completely in memory"),
+        (PACKED, [DESC + 8, AVAIL, USED], "align"),
+        (PACKED, [DESC, AVAIL + 2, USED], "align"),
+        (PACKED, [DESC, AVAIL, USED + 2], "align"),
     ] {
-        let driver = negotiated();
+        let driver = negotiated_with(features);
         driver.prepare_queue(Setup::default());
 
         driver.enable_at(parts);
@@ -47,6 +64,7 @@ fn rings_outside_memory_or_misaligned_are_refused() {
     }
 }
 
+/// V39.
 #[test]
 fn a_used_ring_that_is_not_zeroed_is_a_driver_error() {
     let driver = negotiated();
@@ -58,6 +76,7 @@ fn a_used_ring_that_is_not_zeroed_is_a_driver_error() {
     expect_error(&driver, "not zeroed");
 }
 
+/// V31.
 #[test]
 fn a_request_that_cannot_be_answered_stops_the_device() {
     let outside = "which are not completely in memory";
@@ -90,6 +109,7 @@ fn a_request_that_cannot_be_answered_stops_the_device() {
     }
 }
 
+/// V32, V33, V35.
 #[test]
 fn a_chain_or_an_index_that_is_not_valid_stops_the_device() {
     fn describe(driver: &Driver, index: u16, bytes: u32, flags: u16, next: u16) {
@@ -171,6 +191,7 @@ fn read_indirectly(driver: &mut Driver, pieces: u64, flags: u8) {
     assert_eq!(driver.read(status, 1), [OK]);
 }
 
+/// V33.
 #[test]
 fn a_wrong_use_of_indirect_tables_is_served_and_a_driver_error() {
     let small = Setup {
@@ -196,6 +217,7 @@ fn a_wrong_use_of_indirect_tables_is_served_and_a_driver_error() {
     }
 }
 
+/// V92.
 #[test]
 fn more_segments_than_seg_max_are_driver_errors() {
     let mut driver = Driver::of(|settings, _| settings.seg_max = 2);
@@ -208,6 +230,7 @@ fn more_segments_than_seg_max_are_driver_errors() {
     expect_error(&driver, "a request of 4 data segments");
 }
 
+/// V92.
 #[test]
 fn a_longer_segment_than_size_max_is_a_driver_error() {
     let mut driver = Driver::of(|settings, _| {
@@ -222,6 +245,22 @@ fn a_longer_segment_than_size_max_is_a_driver_error() {
     expect_error(&driver, "a data segment of 1024 bytes");
 }
 
+/// V15.
+#[test]
+fn a_chain_that_the_device_has_is_a_driver_error_if_it_is_made_available_again() {
+    let mut driver = Driver::of(|settings, _| settings.faults.stalled.push(50..51));
+    let (pieces, _, _) = driver.request(IN, 50, &[0; 512]);
+    let head = driver.start(&pieces);
+    assert_eq!(driver.call(IN, 0, &[0; 512]).0, OK);
+
+    driver.publish(head);
+    driver.notify_if_wanted();
+    assert_eq!(driver.call(IN, 0, &[0; 512]).0, OK);
+
+    expect_error(&driver, "made available again while the device had it");
+}
+
+/// V84, V87.
 #[test]
 fn requests_with_a_wrong_range_or_length_fail() {
     let beyond = "beyond the capacity of 256";
@@ -261,6 +300,7 @@ fn data_in_the_wrong_direction_is_a_driver_error() {
     expect_error(&driver, "in the other direction");
 }
 
+/// V80, V86.
 #[test]
 fn a_flush_with_a_sector_or_without_the_feature_is_a_driver_error() {
     for (setup, sector, status, error) in [
@@ -285,6 +325,7 @@ fn a_flush_with_a_sector_or_without_the_feature_is_a_driver_error() {
     );
 }
 
+/// V89.
 #[test]
 fn a_get_id_of_another_length_is_a_driver_error_and_filled() {
     for bytes in [8, 64] {
@@ -309,6 +350,7 @@ fn a_notification_for_a_queue_that_is_not_enabled_is_a_driver_error() {
     expect_error(&driver, "queue 0, which is not enabled");
 }
 
+/// V71.
 #[test]
 fn notifications_must_be_16_bits_with_the_queues_index_at_its_address() {
     for (offset, data, error) in [
@@ -326,6 +368,7 @@ fn notifications_must_be_16_bits_with_the_queues_index_at_its_address() {
     }
 }
 
+/// V36.
 #[test]
 fn avail_flags_must_be_what_the_features_allow() {
     for (setup, flags, text) in [

@@ -86,6 +86,7 @@ fn after_a_reset_the_rings_are_left_alone() {
     assert!(driver.driver_error().contains("before DRIVER_OK"));
 }
 
+/// V13.
 #[test]
 fn a_notification_before_driver_ok_is_a_driver_error_and_serves_nothing() {
     let mut driver = Driver::powered_up(256, BlkSettings::default());
