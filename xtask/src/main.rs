@@ -2,6 +2,7 @@
 
 mod barriers;
 mod build;
+mod combinations;
 mod cost;
 mod docs;
 mod driver;

@@ -18,7 +18,7 @@ use packaging::{
 use crate::{
     barriers::{self, BarrierError},
     build::{self, BuildError, cross},
-    cost, docs,
+    combinations, cost, docs,
     driver::Driver,
     fixtures, guard_cost,
     mutants::{self, MutantsError},
@@ -34,8 +34,8 @@ A failed step does not stop the following ones. The last line counts the steps t
 passed, failed and were skipped. The exit code is 0 if no step failed.
 
 --quick is for every change: formatting, Clippy, unit tests, the lock rules, and one run
-of the driver. --full takes hours: it adds mutation testing, ten times as many thread
-schedules, and more seeds for Miri.
+of the driver. --full takes hours: it adds mutation testing, all combinations of a
+disk's properties, ten times as many thread schedules, and more seeds for Miri.
 
 Examples:
   cargo xtask test
@@ -110,6 +110,8 @@ enum Step {
     Driver,
     /// The drivers pass the testbed's checks in 20 thread schedules per workload (--full: 200)
     Schedules,
+    /// The driver passes short runs on all combinations of ring, queues, messages and SRBs
+    Combinations,
     /// The testbed finds the faults of miniports that break a rule, and none in their correct twins
     Fixtures,
     /// docs/locking.md has the measured instruction counts of the lock guards
@@ -225,7 +227,7 @@ impl Step {
     const fn tier(self) -> Tier {
         match self {
             Self::Fmt | Self::Clippy | Self::LockRules | Self::Unit | Self::Run => Tier::Quick,
-            Self::Mutants => Tier::Full,
+            Self::Combinations | Self::Mutants => Tier::Full,
             _ => Tier::Daily,
         }
     }
@@ -249,6 +251,7 @@ impl Step {
             | Self::Run
             | Self::Driver
             | Self::Schedules
+            | Self::Combinations
             | Self::Fixtures
             | Self::GuardCost
             | Self::Cost
@@ -284,6 +287,7 @@ impl Step {
             Self::Run => run().into(),
             Self::Driver => drivers(tier).into(),
             Self::Schedules => schedules(tier).into(),
+            Self::Combinations => combinations::check().into(),
             Self::Fixtures => fixture_rules().into(),
             Self::GuardCost => guard_cost::check().into(),
             Self::Cost => cost::check().into(),

@@ -51,6 +51,49 @@ const PAIRWISE: &str = "
     packed=on,indirect_desc=on,event_idx=on,num-queues=2,vectors=3,queue-size=4 scsi
     packed=off,indirect_desc=off,event_idx=on,num-queues=2,vectors=3,queue-size=4 storage";
 
+/// The properties that [`PAIRWISE`] is about, each with its values.
+const VALUES: [&[&str]; 6] = [
+    &["packed=off", "packed=on"],
+    &["indirect_desc=off", "indirect_desc=on"],
+    &["event_idx=off", "event_idx=on"],
+    &["num-queues=1", "num-queues=2", "num-queues=4"],
+    &["all messages", "vectors=1", "vectors=0"],
+    &["storage", "scsi"],
+];
+
+#[test]
+fn the_pairwise_runs_have_every_pair_of_values() {
+    let runs: Vec<Vec<&str>> = PAIRWISE
+        .trim()
+        .lines()
+        .map(|line| {
+            let words: Vec<&str> = line.trim().split([',', ' ']).collect();
+            let all = words.windows(2).any(|pair| {
+                [
+                    ["num-queues=1", "vectors=2"],
+                    ["num-queues=2", "vectors=3"],
+                    ["num-queues=4", "vectors=5"],
+                ]
+                .contains(&[pair[0], pair[1]])
+            });
+            words
+                .into_iter()
+                .chain(all.then_some("all messages"))
+                .collect()
+        })
+        .collect();
+    for (number, first) in VALUES.iter().enumerate() {
+        for second in &VALUES[number + 1..] {
+            for one in *first {
+                for other in *second {
+                    let has_both = |run: &Vec<&str>| run.contains(one) && run.contains(other);
+                    assert!(runs.iter().any(has_both), "no run with {one} and {other}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
 fn data_survive_on_every_ring_with_every_pair_of_properties() {
