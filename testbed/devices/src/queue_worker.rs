@@ -294,7 +294,10 @@ impl QueueWorker {
                     active.ring.finish(memory, &chain, written, id)?;
                     match glitch {
                         None => {}
-                        Some(Glitch::Twice) => active.ring.finish(memory, &chain, written, id)?,
+                        Some(Glitch::Twice) => {
+                            let id = id.or(Some(chain.id.into()));
+                            active.ring.finish(memory, &chain, written, id)?;
+                        }
                         Some(_) => active.ring.glitch(memory)?,
                     }
                     schedule::point(Point::Used);
