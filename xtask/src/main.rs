@@ -3,6 +3,7 @@
 mod barriers;
 mod build;
 mod combinations;
+mod conformance;
 mod cost;
 mod docs;
 mod driver;
@@ -55,6 +56,8 @@ enum Command {
     Mutants(mutants::Options),
     /// Write in docs/locking.md which tests show each rule of Storport
     Rules(rules::Options),
+    /// Write docs/conformance.md: what shows each requirement of VIRTIO
+    Conformance(conformance::Options),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::GuardCost(options) => guard_cost::command(&options)?,
         Command::Mutants(options) => mutants::command(&options)?,
         Command::Rules(options) => rules::command(&options)?,
+        Command::Conformance(options) => conformance::command(&options)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -196,6 +196,7 @@ impl<'m> Buffers<'m> {
             };
             shape.segments += u32::from(data > 0);
             shape.longest_segment = shape.longest_segment.max(data as u32);
+            // V19.
             let foreign = || {
                 format!(
                     "a descriptor refers to {bytes} bytes at {:#x}, which are not completely in memory",

@@ -260,6 +260,12 @@ impl VirtioBlk {
         std::mem::take(&mut self.core.activity().served)
     }
 
+    /// The features that the driver has accepted; 0 before FEATURES_OK.
+    #[must_use]
+    pub fn accepted_features(&self) -> u64 {
+        self.core.function().common.agreed()
+    }
+
     /// What the driver wrote to the device status, in order.
     #[must_use]
     pub fn status_writes(&self) -> Vec<u8> {

@@ -16,6 +16,7 @@ const DRIVER: &str = "FERROSTOR_DRIVER";
 /// A short workload on two CPUs.
 const SHORT: &str = "-b4K -r -o16 -t2 -w30 -d1 -W0";
 
+/// V60, V70.
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
 fn data_survive_each_type_of_interrupts_srbs_and_device_and_sleeps() {
@@ -94,6 +95,7 @@ fn the_pairwise_runs_have_every_pair_of_values() {
     }
 }
 
+/// V05, V40, V41: a notification that the device wants and does not get would stop the run.
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
 fn data_survive_on_every_ring_with_every_pair_of_properties() {
@@ -153,7 +155,7 @@ fn each_processor_has_a_queue_of_its_own() {
     }
 }
 
-/// The driver uses as many queues as processors, messages and DPC objects allow.
+/// V92: the driver uses as many queues as processors, messages and DPC objects allow.
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
 fn each_queue_has_a_message_of_its_own() {

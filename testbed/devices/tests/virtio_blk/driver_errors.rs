@@ -76,7 +76,7 @@ fn a_used_ring_that_is_not_zeroed_is_a_driver_error() {
     expect_error(&driver, "not zeroed");
 }
 
-/// V31.
+/// V19, V31.
 #[test]
 fn a_request_that_cannot_be_answered_stops_the_device() {
     let outside = "which are not completely in memory";

@@ -164,6 +164,7 @@ fn a_restart_that_fails_is_tried_again() {
     }
 }
 
+/// V15.
 fn a_reset_that_never_ends_keeps_what_is_in_flight() {
     for is_bus_reset in [false, true] {
         let bench = start(patient());
@@ -300,6 +301,7 @@ fn a_request_whose_interrupt_was_lost_succeeds() {
     bench.finish();
 }
 
+/// V03, V70.
 fn fewer_messages_and_the_pin_serve_a_disk_that_glitches() {
     for vectors in [0, 1, 2] {
         eprintln!("{vectors} vectors");
@@ -322,6 +324,7 @@ fn fewer_messages_and_the_pin_serve_a_disk_that_glitches() {
     }
 }
 
+/// V37.
 fn a_message_with_any_id_harms_nothing() {
     let bench = start(AdapterSettings {
         stray_messages: StrayMessages::Delivered,

@@ -117,6 +117,7 @@ fn a_forced_write_fails_if_either_half_fails() {
     bench.finish_without_storport();
 }
 
+/// V80.
 fn no_flush_goes_to_a_device_without_one() {
     let bench = without(FLUSH | CONFIG_WCE);
     let buffer = sector();
@@ -204,6 +205,7 @@ fn the_write_cache_can_be_turned_off_and_stays_off() {
     bench.finish();
 }
 
+/// V80.
 fn a_write_cache_without_a_switch_is_not_said_to_be_off() {
     let bench = without(CONFIG_WCE);
     assert!(reports_write_cache(&bench));
@@ -353,6 +355,7 @@ fn a_write_cache_that_is_being_switched_on_is_said_to_be_on() {
     bench.finish();
 }
 
+/// V90.
 fn forced_writes_are_durable_with_the_cache_off_and_with_the_queue_full() {
     let bench = start(patient());
     assert_eq!(set_write_cache(&bench, false), SUCCESS);

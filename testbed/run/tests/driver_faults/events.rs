@@ -253,6 +253,7 @@ fn devices_whose_structures_are_unusable() {
     }
 }
 
+/// V05, V08, V14, V18.
 fn devices_whose_features_or_fields_are_unusable() {
     const UNKNOWN: u64 = 1 << 40;
     let settings = BlkSettings::default;
@@ -390,7 +391,7 @@ fn an_uncached_extension_that_is_refused() {
     check_events(&report, &[(Event::OutOfMemory, text)]);
 }
 
-/// The driver can do without it (VIRTIO 1.3 §4.1.5.1.2.2).
+/// V70: the driver can do without it.
 fn a_configuration_vector_that_is_refused() {
     let disk = faulty(common_reads(CONFIG_MSIX_VECTOR, 0xffff));
     let bench = Disk::new(disk).start(patient());
@@ -416,6 +417,7 @@ fn a_used_ring_that_is_wrong_at_start() {
     }
 }
 
+/// V03.
 fn a_device_that_needs_a_reset() {
     let bench = split().start(patient());
     let before = bench.device.resets();
@@ -555,6 +557,7 @@ fn a_device_status_of_ones() {
     check_events(&report, &[vanished()]);
 }
 
+/// V07.
 fn a_reset_that_never_ends() {
     let bench = split().start(patient());
     bench.device.slow_reset(0, u32::MAX);

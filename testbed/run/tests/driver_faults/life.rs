@@ -53,6 +53,7 @@ const RESETS_OF_FIND_ADAPTER: u32 = 3;
 /// How many polls of the device status the driver makes while it waits in HwFindAdapter.
 const POLLS: u32 = 1000;
 
+/// V07, V15.
 fn a_device_that_may_use_the_memory_after_hw_find_adapter_is_kept() {
     let disk = Disk::new(device());
     disk.device
@@ -66,6 +67,7 @@ fn a_device_that_may_use_the_memory_after_hw_find_adapter_is_kept() {
     bench.finish_without_storport();
 }
 
+/// V15.
 fn a_device_that_may_use_the_memory_after_a_failed_start_is_kept() {
     for polls in [POLLS + 50, u32::MAX] {
         let disk = Disk::new(BlkSettings {

@@ -15,3 +15,4 @@ mod queues;
 mod races;
 mod recovery;
 mod requests;
+mod requirements;

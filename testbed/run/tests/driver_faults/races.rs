@@ -123,6 +123,7 @@ fn a_reset_request_beside_a_look_at_a_working_device_resets_it() {
     bench.finish_without_storport();
 }
 
+/// V13.
 fn a_reset_waits_for_a_notification_that_is_being_sent() {
     let (bench, hooked) = start_hooked(patient());
     let live = |device: &VirtioBlk| {
@@ -155,6 +156,7 @@ fn a_reset_waits_for_a_notification_that_is_being_sent() {
     bench.finish_without_storport();
 }
 
+/// V15.
 fn a_request_for_the_identity_that_the_device_still_has_is_not_overwritten() {
     let disk = Disk::new(device());
     // The device answers nothing, and does not confirm the reset that follows.
