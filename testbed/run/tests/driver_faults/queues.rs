@@ -1,6 +1,11 @@
-//! Disks with several queues: faults in one of them, and resets while all have requests.
+//! Disks with several queues: faults in one of them, resets while all have requests, and full
+//! ones.
 
-use std::{env, sync::Arc, time::Duration};
+use std::{
+    env,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
 
 use testbed_devices::{BlkSettings, Faults, Glitch};
 use testbed_machine::{
@@ -11,7 +16,7 @@ use testbed_machine::{
 use testbed_storport::{
     adapter::{AdapterSettings, Checks},
     control_request::ControlRequest,
-    request::Address,
+    request::{Address, Completion},
 };
 
 use super::bench::*;
@@ -22,6 +27,8 @@ scenarios! {
     a_glitch_in_the_start_of_the_second_queue_does_not_stop_service
     resets_under_load_on_four_split_queues_lose_nothing
     resets_under_load_on_four_packed_queues_lose_nothing
+    a_request_goes_to_another_queue_if_its_own_is_full
+    requests_wait_in_storport_while_all_queues_are_full
 }
 
 /// Two queues, with each kind of ring. Each CPU has a queue of its own.
@@ -234,5 +241,86 @@ fn reset_often(bench: Arc<Bench>) -> Handle {
 fn until(done: impl Fn() -> bool) {
     while !done() {
         schedule::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Starts a disk of two small queues, which serves requests only in [`serve_all`]. Also returns
+/// how many requests Storport sends at a time.
+fn start_full(properties: &str, settings: AdapterSettings) -> (Bench, u32) {
+    let small = format!("{properties},queue-size=8");
+    let bench = disk(&small).start(settings);
+    let requests = bench.adapter.queue_depth(Address::default());
+    assert!(requests >= 4, "{requests}");
+    bench.device.serve_manually();
+    (bench, requests)
+}
+
+/// Lets the disk serve requests until they have ended.
+fn serve_all(bench: &Bench, requests: Vec<mpsc::Receiver<Completion>>) {
+    for request in requests {
+        let begin = Instant::now();
+        let done = loop {
+            bench.device.serve_now();
+            match request.recv_timeout(Duration::from_millis(1)) {
+                Ok(done) => break done,
+                Err(_) => assert!(begin.elapsed() < SOON, "a request does not end"),
+            }
+        };
+        assert_eq!((done.srb_status, done.transferred), (SUCCESS, SECTOR));
+    }
+}
+
+fn a_request_goes_to_another_queue_if_its_own_is_full() {
+    for properties in DISKS {
+        let (bench, most) = start_full(properties, patient());
+        let before = bench.device.queue_requests();
+
+        // As many as both queues have room for. All are sent by CPU 0, whose queue is the first.
+        let sent = (0..most).map(|_| bench.issue(read(1, &sector())));
+        let sent = sent.collect();
+        bench.wait(SOON, "all requests are in flight", |bench| {
+            bench.adapter.outstanding() == most
+        });
+
+        serve_all(&bench, sent);
+        let after = bench.device.queue_requests();
+        let each = u64::from(most / 2);
+        assert_eq!([after[0] - before[0], after[1] - before[1]], [each; 2]);
+        assert_eq!(bench.adapter.report().retried, 0);
+        bench.finish_without_storport();
+    }
+}
+
+/// With one message the driver uses one queue, but Storport knows the depth of both.
+fn requests_wait_in_storport_while_all_queues_are_full() {
+    for properties in DISKS {
+        let settings = AdapterSettings {
+            message_limit: 1,
+            ..patient()
+        };
+        let (bench, most) = start_full(properties, settings);
+        assert_eq!(bench.device.live_queues(), 1);
+        let begin = Instant::now();
+
+        let sent = (0..most).map(|_| bench.issue(read(1, &sector())));
+        let sent = sent.collect();
+        bench.wait(SOON, "requests come back as BUSY", |bench| {
+            bench.adapter.report().retried > u64::from(most)
+        });
+
+        serve_all(&bench, sent);
+        let report = bench.check();
+        let count = |name: &str| {
+            let row = report.callbacks.iter().find(|row| row.name == name);
+            row.map_or(0, |row| row.count)
+        };
+        // The driver did not wait for room, and was called again only by Storport, which waits
+        // for a millisecond each time.
+        let retries = report.retried;
+        assert_eq!(count("HwStartIo"), u64::from(most) + retries);
+        assert!(report.dpcs <= u64::from(most) + retries, "{report:?}");
+        let half = u128::from(most / 2);
+        assert!(u128::from(retries) <= half * (begin.elapsed().as_millis() + 1));
+        bench.finish_without_storport();
     }
 }
