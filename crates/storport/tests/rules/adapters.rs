@@ -44,6 +44,20 @@ fn opened<'a, 'b>(
     //~ - lifetime may not live long enough
 }
 
+/// What proves that no other callback of an adapter has a cell open says nothing about the cells
+/// of another adapter.
+/// storport-rules.md Callbacks.
+fn exclusive<'a, 'b>(
+    queues: &mut Exclusive<'a, level::DpcHeld>,
+    #[cfg(wrong)] served: &DpcLocked<'b, u32>,
+    #[cfg(right)] served: &DpcLocked<'a, u32>,
+    _another: &DpcLocked<'b, u32>,
+) {
+    *served.open(queues) += 1;
+    //~ - lifetime may not live long enough
+    //~ - lifetime may not live long enough
+}
+
 /// Pool may only be freed through the adapter that allocated it.
 /// storport-rules.md StorPortAllocatePool.
 fn pool<'a, 'b>(

@@ -234,3 +234,140 @@ fn released_out_of_order<'a>(
         }
     })
 }
+
+/// Where a callback proves that no other has its cells open, `open_with` opens a cell of the
+/// StartIo lock, and `Exclusive` those of DPC locks meanwhile. Neither the data nor `Exclusive` can
+/// be kept: the proof ends with the callback, and the context can open the same cells.
+/// storport-rules.md HwAdapterControl, L4.
+mod exclusive_kept {
+    use super::*;
+
+    fn data<'a>(cx: &mut Restart<'_, 'a>, life: &StartIoLocked<'a, u32>) -> u32 {
+        #[cfg(wrong)]
+        return *life.open_with(cx, |life, _| life);
+        //~ - lifetime may not live long enough
+        #[cfg(right)]
+        life.open_with(cx, |life, _| *life)
+    }
+
+    fn proof<'a>(
+        cx: &mut Restart<'_, 'a>,
+        life: &StartIoLocked<'a, u32>,
+        queue: &DpcLocked<'a, u32>,
+    ) -> u32 {
+        #[cfg(wrong)]
+        {
+            let mut kept = None;
+            life.open_with(cx, |_, queues| kept = Some(queues));
+            //~ E0521
+            kept.map_or(0, |queues| *queue.open(queues))
+        }
+        #[cfg(right)]
+        life.open_with(cx, |_, queues| *queue.open(queues))
+    }
+
+    fn cell<'a>(
+        cx: &mut Restart<'_, 'a>,
+        life: &StartIoLocked<'a, u32>,
+        queue: &DpcLocked<'a, u32>,
+    ) -> u32 {
+        #[cfg(wrong)]
+        return *life.open_with(cx, |_, queues| queue.open(queues));
+        //~ - lifetime may not live long enough
+        #[cfg(right)]
+        life.open_with(cx, |_, queues| *queue.open(queues))
+    }
+}
+
+/// `Exclusive` opens one cell at a time, so no cell can be opened twice.
+/// storport-rules.md L5.
+fn exclusive_opens_one_cell<'a>(
+    cx: &mut Restart<'_, 'a>,
+    life: &StartIoLocked<'a, u32>,
+    first: &DpcLocked<'a, u32>,
+    second: &DpcLocked<'a, u32>,
+) {
+    life.open_with(cx, |_, queues| {
+        #[cfg(wrong)]
+        {
+            let first = first.open(queues);
+            let second = second.open(queues);
+            //~ E0499
+            *first += *second;
+        }
+        #[cfg(right)]
+        {
+            let count = *second.open(queues);
+            *first.open(queues) += count;
+        }
+    });
+}
+
+/// `Exclusive` does not open the cells of the StartIo lock, one of which is open already.
+/// storport-rules.md L5.
+fn exclusive_opens_no_cell_of_start_io<'a>(
+    cx: &mut Restart<'_, 'a>,
+    life: &StartIoLocked<'a, u32>,
+    queue: &DpcLocked<'a, u32>,
+) {
+    life.open_with(cx, |data, queues| {
+        #[cfg(wrong)]
+        let again = life.open(queues);
+        //~ E0277 take the cell's lock: use `with` instead of `open`
+        #[cfg(right)]
+        let again = queue.open(queues);
+        *data += *again;
+    });
+}
+
+/// While `open_with` has a cell open, the context is borrowed, so it cannot open the cell again.
+/// storport-rules.md L5.
+fn opened_beside_exclusive<'a>(cx: &mut Restart<'_, 'a>, life: &StartIoLocked<'a, [u32; 2]>) {
+    #[cfg(wrong)]
+    life.open_with(cx, |[first, _], _| {
+        //~ E0500
+        //~ E0501
+        let [_, second] = life.open(cx);
+        *first += *second;
+    });
+    #[cfg(right)]
+    life.open_with(cx, |[first, second], _| *first += *second);
+}
+
+/// `Exclusive` takes no lock. The cells that it opens need none, and those of other locks are
+/// opened with the context.
+/// storport-rules.md HwAdapterControl, StorPortSpinLock.
+fn taken_with_exclusive<'a>(
+    cx: &mut Restart<'_, 'a>,
+    life: &StartIoLocked<'a, u32>,
+    queue: &DpcLocked<'a, u32>,
+) {
+    life.open_with(cx, |data, queues| {
+        #[cfg(wrong)]
+        queue.with(queues, |queue| **queue += *data);
+        //~ E0277 open the cell without its lock (`open`)
+        #[cfg(right)]
+        {
+            *queue.open(queues) += *data;
+        }
+    });
+}
+
+/// `Held`, with which a guard takes further locks, cannot be kept after the closure: its lock is
+/// released then.
+/// storport-rules.md L4, StorPortSpinLock.
+fn held_kept<'a>(
+    cx: &mut Dpc<'_, 'a>,
+    queue: &DpcLocked<'a, u32>,
+    events: &InterruptLocked<'a, u32>,
+) -> u32 {
+    #[cfg(wrong)]
+    {
+        let mut kept = None;
+        queue.with(cx, |queue| kept = Some(queue.split().1));
+        //~ E0521
+        kept.map_or(0, |held| events.with(held, |events| **events))
+    }
+    #[cfg(right)]
+    queue.with(cx, |queue| events.with(queue.split().1, |events| **events))
+}
