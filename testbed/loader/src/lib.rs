@@ -192,6 +192,12 @@ impl Image {
         self.base + self.entry as usize
     }
 
+    /// The addresses of the image.
+    #[must_use]
+    pub fn addresses(&self) -> std::ops::Range<usize> {
+        self.base..self.base + self.bytes
+    }
+
     /// The offset of `address` in the image, if it is in the image.
     #[must_use]
     pub fn offset_of(&self, address: usize) -> Option<u32> {

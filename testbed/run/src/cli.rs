@@ -42,6 +42,9 @@ Examples:
   testbed cost ferrostor.sys
   testbed cost ferrostor.sys --json
   testbed cost ferrostor.sys --depth 1
+  testbed cost ferrostor.sys --device packed=on
+  testbed cost ferrostor.sys --cpus 4
+      count 4 CPUs with a queue each, and list the cache lines that they share
   testbed cost ramdisk.sys --function bell";
 
 const IMPORTS: &str = "\

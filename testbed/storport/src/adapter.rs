@@ -343,8 +343,8 @@ pub struct AdapterLimits {
 pub struct Extensions {
     /// Addresses of the uncached extension.
     pub uncached: Range<usize>,
-    /// Bytes of the device extension.
-    pub device_bytes: u32,
+    /// Addresses of the device extension.
+    pub device: Range<usize>,
     /// Bytes of an SRB extension.
     pub srb_bytes: u64,
 }
@@ -555,9 +555,10 @@ impl Adapter {
         let configuration = self.port.configuration();
         let uncached = self.port.uncached.get();
         let first = uncached.map_or(0, |uncached| uncached.memory.address());
+        let extension = self.port.extension();
         Extensions {
             uncached: first..first + uncached.map_or(0, |uncached| uncached.bytes as usize),
-            device_bytes: self.port.registration().extension_bytes,
+            device: extension..extension + self.port.registration().extension_bytes as usize,
             srb_bytes: configuration.srb_extension_bytes as u64,
         }
     }

@@ -13,7 +13,10 @@ use super::{
     spin_locks::SpinLock,
     violations::Rule,
 };
-use testbed_machine::cpu::{Deferred, irql};
+use testbed_machine::{
+    cpu::{Deferred, irql},
+    trap::count,
+};
 
 /// The most DPC objects of an adapter, far more than one per message and CPU.
 const MOST: usize = 4096;
@@ -169,6 +172,7 @@ impl Port {
         if object.queued.swap(true, Ordering::AcqRel) {
             return false;
         }
+        count::wrote(object.address, stor_dpc::SIZE);
         let cpu = self.machine.current_cpu();
         object.last.store(cpu.number(), Ordering::Relaxed);
         cpu.queue_dpc(object, first, second);

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    abi::{Routine, Status, Structure, stor_lock_handle, wdk},
+    abi::{Routine, Status, Structure, stor_dpc, stor_lock_handle, wdk},
     callbacks::{self, Callback},
     dpcs,
     port::Port,
@@ -28,7 +28,7 @@ use super::{
 use testbed_machine::{
     clock,
     cpu::{self, irql},
-    trap::{Calls, place_in_driver},
+    trap::{Calls, count, place_in_driver},
 };
 
 /// The function with which the miniport acquires a lock.
@@ -174,6 +174,9 @@ impl Port {
             handle_reused: false,
         };
         HELD.with_borrow_mut(|held| held.push(entry));
+        if side == Side::Miniport {
+            count::acquired(&id);
+        }
         entry
     }
 
@@ -329,6 +332,10 @@ impl Port {
             mark_handle_reused(mine);
         }
         let entry = self.acquire(id, Side::Miniport, address, level);
+        if matches!(id, LockId::Dpc(_)) {
+            // The lock is in the object.
+            count::wrote(context.address(), stor_dpc::SIZE);
+        }
         if is_others {
             // The other thread needs the handle's content.
             mark_handle_reused(self.locks_held() - 1);
@@ -647,6 +654,7 @@ impl Port {
     pub(super) fn synchronize_access(&'static self, routine: Routine, context: usize) -> usize {
         self.check_acquisition(LockId::Interrupt);
         self.lock(LockId::Interrupt);
+        count::acquired(&LockId::Interrupt);
         let arguments = [self.extension(), context];
         let result = self.call(
             Callback::SynchronizedAccess,

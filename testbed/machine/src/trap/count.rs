@@ -7,7 +7,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::Range,
+    fmt::Display,
+    ops::{AddAssign, Range, RangeInclusive},
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +27,7 @@ use crate::lock;
 /// TF of RFLAGS.
 const TRAP_FLAG: u64 = 1 << 8;
 /// Bytes in a cache line.
-const LINE: u64 = 64;
+pub const LINE: u64 = 64;
 
 /// The work of one kind of callback.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,26 @@ pub struct Tally {
     pub stack: u64,
     /// Cache lines of shared memory that were accessed, each counted once per call.
     pub shared_lines: u64,
+    /// Acquisitions of locks by the driver, by lock.
+    pub locks: BTreeMap<String, u64>,
+    /// The cache lines of the recorded memory that were accessed, by number: address / [`LINE`].
+    pub lines: BTreeMap<u64, Accesses>,
+}
+
+/// How often a cache line was accessed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accesses {
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+impl AddAssign for Accesses {
+    fn add_assign(&mut self, other: Self) {
+        self.reads += other.reads;
+        self.writes += other.writes;
+    }
 }
 
 /// What the counter knows about the driver's environment.
@@ -66,6 +87,9 @@ pub struct Surroundings {
     pub imports: HashMap<usize, String>,
     /// The memory that driver and device share.
     pub shared: Range<u64>,
+    /// The memory whose cache lines are recorded: what the driver has, except for stacks and
+    /// requests.
+    pub recorded: Vec<Range<u64>>,
     /// Returns the name of a call from the imported routine and its first argument.
     pub name: Option<fn(&str, u64) -> String>,
 }
@@ -132,6 +156,40 @@ fn enter(callback: &'static str) -> bool {
         ..Frame::default()
     });
     true
+}
+
+/// Records that the running callback has acquired `lock`, if it is counted.
+pub fn acquired(lock: &dyn Display) {
+    with_running(|_, tally| *tally.locks.entry(lock.to_string()).or_default() += 1);
+}
+
+/// Records that a routine outside the image wrote `bytes` bytes at `address` for the running
+/// callback, if it is counted: to an object that the driver has the memory for.
+pub fn wrote(address: usize, bytes: usize) {
+    let written = Accesses {
+        reads: 0,
+        writes: 1,
+    };
+    with_running(|surroundings, tally| {
+        tally.record(surroundings, address as u64, bytes as u64, written);
+    });
+}
+
+/// Runs `run` with the running callback's tally, if the calling thread is counted.
+fn with_running(run: impl FnOnce(&Surroundings, &mut Tally)) {
+    if !is_on() {
+        return;
+    }
+    let mut counter = lock(&COUNTER);
+    let Some(counter) = counter.as_mut() else {
+        return;
+    };
+    if let Some(frame) = counter.frames.last()
+        && counter.thread == pthread_self()
+    {
+        let tally = counter.tallies.entry(frame.callback).or_default();
+        run(&counter.surroundings, tally);
+    }
 }
 
 fn leave() {
@@ -421,13 +479,27 @@ impl Frame {
             return;
         };
         if surroundings.shared.contains(&address) {
-            let last = address + bytes - 1;
-            self.lines.extend(address / LINE..=last / LINE);
+            self.lines.extend(lines(address, bytes));
         }
+        tally.record(surroundings, address, bytes, Accesses { reads, writes });
     }
 }
 
+/// The numbers of the cache lines of `bytes` bytes at `address`.
+fn lines(address: u64, bytes: u64) -> RangeInclusive<u64> {
+    address / LINE..=(address + bytes - 1) / LINE
+}
+
 impl Tally {
+    /// Records an access of `bytes` bytes at `address`, at least one.
+    fn record(&mut self, within: &Surroundings, address: u64, bytes: u64, accesses: Accesses) {
+        if within.recorded.iter().any(|range| range.contains(&address)) {
+            for line in lines(address, bytes) {
+                *self.lines.entry(line).or_default() += accesses;
+            }
+        }
+    }
+
     fn add_block(&mut self, block: Block, bytes: u64) {
         match block {
             Block::Fill => self.filled += bytes,
@@ -445,9 +517,14 @@ mod tests {
     use testbed_loader::sample::{ADDRESSES, Sample, TEXT};
 
     static INNER: AtomicUsize = AtomicUsize::new(0);
+    /// The address of the driver's object that the port driver writes.
+    static OBJECT: AtomicUsize = AtomicUsize::new(0);
 
-    /// A routine of the port driver that calls the driver back.
+    /// A routine of the port driver that acquires a lock in an object of the driver, and calls the
+    /// driver back.
     extern "win64" fn call_back() {
+        acquired(&"Dpc 7");
+        wrote(OBJECT.load(Ordering::Relaxed), 72);
         let routine = INNER.load(Ordering::Relaxed);
         // SAFETY: the code at INNER_AT, which keeps the ABI.
         let inner: extern "win64" fn() = unsafe { std::mem::transmute(routine) };
@@ -494,7 +571,7 @@ mod tests {
     #[test]
     fn each_instruction_is_counted_once_also_around_a_callback_in_a_callback() {
         #[repr(align(64))]
-        struct Shared([u8; 128]);
+        struct Shared([u8; 192]);
 
         install().expect("handlers");
         let import = call_back as *const () as usize;
@@ -504,12 +581,17 @@ mod tests {
         INNER.store(image.entry() + INNER_AT, Ordering::Relaxed);
         // SAFETY: the code at the entry, which takes an address and keeps the ABI.
         let outer: extern "win64" fn(*mut u8) = unsafe { std::mem::transmute(image.entry()) };
-        let mut shared = Shared([1; 128]);
+        let mut shared = Shared([1; 192]);
         let first = shared.0.as_mut_ptr();
+        OBJECT.store(first.addr() + 64, Ordering::Relaxed);
 
         begin(Surroundings {
             imports: HashMap::from([(import, "StorPortSynchronizeAccess".to_owned())]),
             shared: first as u64..first as u64 + 128,
+            recorded: vec![
+                first as u64..first as u64 + 64,
+                first as u64 + 64..first as u64 + 192,
+            ],
             name: None,
         });
         in_driver("a callback of a test", || {
@@ -528,6 +610,13 @@ mod tests {
             filled: 100,
             stack: 8 + 32 + 8,
             shared_lines: 2,
+            locks: BTreeMap::from([("Dpc 7".to_owned(), 1)]),
+            // Line 0 is only filled. Lines 1 and 2 have the object.
+            lines: [(0, 0, 1), (1, 2, 4), (2, 0, 1)]
+                .map(|(line, reads, writes)| {
+                    (first as u64 / LINE + line, Accesses { reads, writes })
+                })
+                .into(),
             ..Tally::default()
         };
         let inner = Tally {

@@ -1,11 +1,15 @@
 //! Prints the counted costs as a table or as JSON.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+};
 
 use serde::{Serialize, Serializer};
 
 use crate::summary::table;
-use testbed_machine::trap::count::Tally;
+use testbed_machine::trap::count::{Accesses, LINE, Tally};
 use testbed_storport::adapter::Extensions;
 
 /// The parts of a figure: the total, the callbacks of every request, and all others.
@@ -67,24 +71,104 @@ const OTHERS: [(&str, &str); 11] = [
     ("lines", "shared_lines"),
 ];
 
+/// A part of the driver's memory whose cache lines are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Region {
+    Device,
+    Uncached,
+    Image,
+}
+
+impl Region {
+    pub(super) const ALL: [Self; 3] = [Self::Device, Self::Uncached, Self::Image];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device extension",
+            Self::Uncached => "uncached extension",
+            Self::Image => "image",
+        }
+    }
+}
+
+/// The driver's memory, except for stacks and requests.
+#[derive(Clone, Debug)]
+pub(super) struct DriverMemory {
+    pub(super) image: Range<usize>,
+    pub(super) extensions: Extensions,
+}
+
+impl DriverMemory {
+    pub(super) fn addresses(&self, region: Region) -> Range<u64> {
+        let range = match region {
+            Region::Device => &self.extensions.device,
+            Region::Uncached => &self.extensions.uncached,
+            Region::Image => &self.image,
+        };
+        range.start as u64..range.end as u64
+    }
+
+    /// The region of a cache line, and the offset of the line's first byte in it: negative if the
+    /// region begins within the line.
+    fn place_of(&self, line: u64) -> String {
+        let line = line * LINE..(line + 1) * LINE;
+        let region = Region::ALL.into_iter().find_map(|region| {
+            let memory = self.addresses(region);
+            let overlaps = memory.start < line.end && line.start < memory.end;
+            overlaps.then(|| {
+                (
+                    region,
+                    line.start.cast_signed() - memory.start.cast_signed(),
+                )
+            })
+        });
+        match region {
+            Some((region, offset)) if offset < 0 => format!("{}-{:#x}", region.name(), -offset),
+            Some((region, offset)) => format!("{}+{offset:#x}", region.name()),
+            None => format!("{:#x}", line.start),
+        }
+    }
+}
+
 /// The cost of a driver.
 #[derive(Debug, Serialize)]
 pub struct Cost {
     driver: String,
     adapter: Adapter,
-    /// A row for each kind of request and depth.
+    /// A row for each kind of request, depth and CPU.
     rows: Vec<Row>,
     left_out: Vec<LeftOut>,
+    /// The cache lines that one CPU wrote and another accessed.
+    contended_lines: Vec<ContendedLine>,
+    #[serde(skip)]
+    memory: DriverMemory,
+    /// The accesses to each cache line, by CPU and callback.
+    #[serde(skip)]
+    lines: BTreeMap<u64, BTreeMap<(u32, &'static str), Accesses>>,
+}
+
+/// A cache line that one CPU wrote and another accessed.
+#[derive(Debug, Serialize)]
+struct ContendedLine {
+    /// A part of the driver's memory, and the offset in it.
+    place: String,
+    written_by: BTreeSet<u32>,
+    read_by: BTreeSet<u32>,
+    /// The callbacks that wrote it.
+    writers: BTreeSet<&'static str>,
+    /// The callbacks that read it.
+    readers: BTreeSet<&'static str>,
+    writes: u64,
 }
 
 /// The memory of the adapter.
 #[derive(Debug, Serialize)]
 struct Adapter {
-    /// Virtqueues of the device; 0 if it is not a virtio device.
-    queues: u32,
-    uncached_extension_bytes: u64,
-    uncached_extension_bytes_per_queue: u64,
-    device_extension_bytes: u64,
+    /// Virtqueues that the driver uses; 0 if the device is not a virtio device.
+    queues: usize,
+    uncached_extension_bytes: usize,
+    uncached_extension_bytes_per_queue: usize,
+    device_extension_bytes: usize,
     srb_extension_bytes: u64,
 }
 
@@ -101,12 +185,15 @@ struct LeftOut {
 struct Row {
     request: &'static str,
     depth: u32,
+    cpu: u32,
     /// Requests in the batch: fewer than `depth` if the driver's queue is shorter.
     in_flight: u32,
     #[serde(flatten)]
     figures: Figures,
     /// Calls out of the driver, by callback and name.
     calls_by_name: BTreeMap<&'static str, BTreeMap<String, Number>>,
+    /// Acquisitions of locks by the driver, by lock.
+    locks: BTreeMap<String, Number>,
 }
 
 /// The figures of a request, in the order of [`FIGURES`], each with its [`COLUMNS`].
@@ -180,21 +267,78 @@ impl Serialize for Number {
     }
 }
 
+impl ContendedLine {
+    /// `None` if no CPU wrote the line, or if no other CPU accessed it.
+    fn new(place: String, accesses: &BTreeMap<(u32, &'static str), Accesses>) -> Option<Self> {
+        let mut line = Self {
+            place,
+            written_by: BTreeSet::new(),
+            read_by: BTreeSet::new(),
+            writers: BTreeSet::new(),
+            readers: BTreeSet::new(),
+            writes: 0,
+        };
+        for ((cpu, callback), Accesses { reads, writes }) in accesses {
+            if *reads > 0 {
+                line.read_by.insert(*cpu);
+                line.readers.insert(callback);
+            }
+            if *writes > 0 {
+                line.written_by.insert(*cpu);
+                line.writers.insert(callback);
+            }
+            line.writes += writes;
+        }
+        let cpus = line.written_by.union(&line.read_by).count();
+        (!line.written_by.is_empty() && cpus > 1).then_some(line)
+    }
+}
+
+/// Names, comma-separated.
+fn list(names: &BTreeSet<impl ToString>) -> String {
+    let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
+
+impl fmt::Display for ContendedLine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}: written by CPU {} in {}, {} times",
+            self.place,
+            list(&self.written_by),
+            list(&self.writers),
+            self.writes
+        )?;
+        if !self.read_by.is_empty() {
+            let (cpus, callbacks) = (list(&self.read_by), list(&self.readers));
+            write!(formatter, "; read by CPU {cpus} in {callbacks}")?;
+        }
+        Ok(())
+    }
+}
+
 impl Cost {
-    pub(super) fn new(driver: &str, extensions: &Extensions, is_virtio: bool) -> Self {
-        let queues = u32::from(is_virtio);
-        let uncached = extensions.uncached.len() as u64;
+    pub(super) fn new(driver: &str, memory: DriverMemory, queues: usize) -> Self {
+        let Extensions {
+            uncached,
+            device,
+            srb_bytes,
+        } = &memory.extensions;
         Self {
             driver: driver.to_owned(),
             adapter: Adapter {
                 queues,
-                uncached_extension_bytes: uncached,
-                uncached_extension_bytes_per_queue: uncached / u64::from(queues.max(1)),
-                device_extension_bytes: extensions.device_bytes.into(),
-                srb_extension_bytes: extensions.srb_bytes,
+                uncached_extension_bytes: uncached.len(),
+                uncached_extension_bytes_per_queue: uncached.len() / queues.max(1),
+                device_extension_bytes: device.len(),
+                srb_extension_bytes: *srb_bytes,
             },
             rows: Vec::new(),
             left_out: Vec::new(),
+            contended_lines: Vec::new(),
+            memory,
+            lines: BTreeMap::new(),
         }
     }
 
@@ -210,11 +354,13 @@ impl Cost {
         &mut self,
         request: &'static str,
         depth: u32,
+        cpu: u32,
         in_flight: u32,
         tallies: &BTreeMap<&'static str, Tally>,
     ) {
         let mut figures = Figures::default();
         let mut calls_by_name = BTreeMap::new();
+        let mut locks = BTreeMap::<_, u64>::new();
         for (callback, tally) in tallies {
             figures.add(callback, tally, in_flight);
             let calls: BTreeMap<_, _> = tally
@@ -225,14 +371,32 @@ impl Cost {
             if !calls.is_empty() {
                 calls_by_name.insert(*callback, calls);
             }
+            for (lock, count) in &tally.locks {
+                *locks.entry(lock.clone()).or_default() += count;
+            }
+            for (line, accesses) in &tally.lines {
+                let of_line = self.lines.entry(*line).or_default();
+                *of_line.entry((cpu, *callback)).or_default() += *accesses;
+            }
         }
         self.rows.push(Row {
             request,
             depth,
+            cpu,
             in_flight,
             figures,
             calls_by_name,
+            locks: locks
+                .into_iter()
+                .map(|(lock, count)| (lock, Number::of(count, in_flight)))
+                .collect(),
         });
+        let lines = self.lines.iter();
+        self.contended_lines = lines
+            .filter_map(|(line, accesses)| {
+                ContendedLine::new(self.memory.place_of(*line), accesses)
+            })
+            .collect();
     }
 
     /// The cost as JSON, with a line break at the end.
@@ -256,6 +420,9 @@ impl fmt::Display for Cost {
             adapter.device_extension_bytes,
             adapter.srb_extension_bytes
         )?;
+        if self.cpus() > 1 {
+            self.scaling(formatter)?;
+        }
         self.table(formatter, "Instructions", &COLUMNS, |figures| {
             figures.get("instructions").to_vec()
         })?;
@@ -277,7 +444,35 @@ impl fmt::Display for Cost {
 }
 
 impl Cost {
-    /// Prints a table with a line for each request and depth.
+    /// The number of CPUs that sent requests.
+    fn cpus(&self) -> usize {
+        let cpus: BTreeSet<_> = self.rows.iter().map(|row| row.cpu).collect();
+        cpus.len()
+    }
+
+    /// Prints what the CPUs share: locks and cache lines.
+    fn scaling(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut locks = BTreeMap::<u32, BTreeSet<&str>>::new();
+        for row in &self.rows {
+            let of_cpu = locks.entry(row.cpu).or_default();
+            of_cpu.extend(row.locks.keys().map(String::as_str));
+        }
+        writeln!(formatter, "queues    {} in use", self.adapter.queues)?;
+        for (cpu, locks) in locks {
+            writeln!(formatter, "locks     CPU {cpu} acquired {}", list(&locks))?;
+        }
+        writeln!(
+            formatter,
+            "lines     {} that one CPU wrote and another accessed",
+            self.contended_lines.len()
+        )?;
+        for line in &self.contended_lines {
+            writeln!(formatter, "          {line}")?;
+        }
+        Ok(())
+    }
+
+    /// Prints a table with a line for each request, depth and CPU.
     fn table(
         &self,
         formatter: &mut fmt::Formatter<'_>,
@@ -285,9 +480,11 @@ impl Cost {
         headings: &[&str],
         numbers: impl Fn(&Figures) -> Vec<Number>,
     ) -> fmt::Result {
-        let heading = [&[title, "depth"], headings].concat();
+        let cpu: &[&str] = if self.cpus() > 1 { &["CPU"] } else { &[] };
+        let heading = [&[title, "depth"], cpu, headings].concat();
         let rows = self.rows.iter().map(|row| {
             let mut cells = vec![row.request.to_owned(), row.depth.to_string()];
+            cells.extend(cpu.iter().map(|_| row.cpu.to_string()));
             cells.extend(numbers(&row.figures).iter().map(ToString::to_string));
             cells
         });
@@ -300,13 +497,19 @@ impl Cost {
 mod tests {
     use super::*;
 
+    fn memory() -> DriverMemory {
+        DriverMemory {
+            image: 0x8000..0x9000,
+            extensions: Extensions {
+                uncached: 0x1000..0x1400,
+                device: 0x4010..0x5000,
+                srb_bytes: 8,
+            },
+        }
+    }
+
     /// A report of a callback's figures in a batch of `in_flight` requests.
     fn cost(callback: &'static str, in_flight: u32) -> Cost {
-        let extensions = Extensions {
-            uncached: 0x1000..0x1400,
-            device_bytes: 16,
-            srb_bytes: 8,
-        };
         let tally = Tally {
             entered: 1,
             instructions: 100,
@@ -314,10 +517,60 @@ mod tests {
             stack: 48,
             ..Tally::default()
         };
-        let mut cost = Cost::new("some.sys", &extensions, true);
+        let mut cost = Cost::new("some.sys", memory(), 1);
         let tallies = BTreeMap::from([(callback, tally)]);
-        cost.add("READ 4 KiB", in_flight, in_flight, &tallies);
+        cost.add("READ 4 KiB", in_flight, 0, in_flight, &tallies);
         cost
+    }
+
+    /// A tally with accesses to cache lines, given by an address in each, and their numbers of
+    /// reads and writes.
+    fn tally(accesses: &[(u64, u64, u64)]) -> Tally {
+        let lines = accesses
+            .iter()
+            .map(|&(address, reads, writes)| (address / LINE, Accesses { reads, writes }));
+        Tally {
+            lines: lines.collect(),
+            ..Tally::default()
+        }
+    }
+
+    #[test]
+    fn a_line_that_one_cpu_writes_and_another_accesses_is_reported_with_its_place() {
+        let mut cost = Cost::new("some.sys", memory(), 2);
+        let (own_0, own_1) = (0x4040, 0x4080);
+        let (written, read, only_read) = (0x1040, 0x4010, 0x8000);
+        let first = tally(&[
+            (own_0, 1, 1),
+            (written, 0, 1),
+            (read, 0, 2),
+            (only_read, 1, 0),
+        ]);
+        let second = tally(&[
+            (own_1, 1, 1),
+            (written, 0, 1),
+            (read, 1, 0),
+            (only_read, 1, 0),
+        ]);
+        for (cpu, tally) in [(0, first), (1, second)] {
+            let tallies = BTreeMap::from([("HwStartIo", tally)]);
+            cost.add("READ 4 KiB", 1, cpu, 1, &tallies);
+        }
+
+        let lines = cost.contended_lines.iter().map(ToString::to_string);
+        assert_eq!(
+            lines.collect::<Vec<_>>(),
+            [
+                "uncached extension+0x40: written by CPU 0, 1 in HwStartIo, 2 times",
+                "device extension-0x10: written by CPU 0 in HwStartIo, 2 times; read by CPU 1 in \
+                 HwStartIo",
+            ]
+        );
+        let text = cost.to_string();
+        assert!(
+            text.contains("lines     2 that one CPU wrote and another accessed"),
+            "{text}"
+        );
     }
 
     fn json(cost: &Cost) -> serde_json::Value {

@@ -119,9 +119,9 @@ impl Workload {
         }
     }
 
-    /// Sends `count` requests, then lets the device serve them until all are completed. Returns
-    /// the failure of the first failed request.
-    pub(super) fn run(&self, kind: Kind, count: u32) -> Option<String> {
+    /// Sends `count` requests from CPU `cpu`, then lets the device serve them until all are
+    /// completed. Returns the failure of the first failed request.
+    pub(super) fn run(&self, kind: Kind, count: u32, cpu: u32) -> Option<String> {
         let requests: Vec<_> = (0..count)
             .map(|number| self.request(kind, number))
             .collect();
@@ -135,10 +135,11 @@ impl Workload {
                 done: Arc::default(),
                 until: Instant::now() + PATIENCE,
                 kind,
+                cpu,
             },
         };
-        let mut done = self.adapter.run(vec![Box::new(batch)]);
-        let batch = done.pop()?.into_any().downcast::<Batch>().ok()?;
+        let batch = self.adapter.run_on(cpu, Box::new(batch));
+        let batch = batch.into_any().downcast::<Batch>().ok()?;
         batch.failed
     }
 
@@ -208,12 +209,13 @@ struct Pump {
     done: Arc<AtomicBool>,
     until: Instant,
     kind: Kind,
+    cpu: u32,
 }
 
 impl Pump {
     fn post(&self) {
         let this = self.clone();
-        self.machine.cpus()[0].post(Box::new(move || this.turn()));
+        self.machine.cpus()[self.cpu as usize].post(Box::new(move || this.turn()));
     }
 
     fn turn(&self) {
