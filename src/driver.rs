@@ -226,7 +226,11 @@ macro_rules! carry_out {
 
 /// The size of the tables for `queues` queues with `slots` slots in all.
 const fn table_bytes(queues: u16, slots: u16) -> usize {
-    let queue = size_of::<RequestQueue<'static>>().saturating_add(size_of::<SlotAllocator>());
+    // The table of requests in flight may end within a cache line, and the next one has an
+    // alignment of its own.
+    let queue = size_of::<RequestQueue<'static>>()
+        .saturating_add(size_of::<SlotAllocator>())
+        .saturating_add(align_of::<SlotAllocator>());
     let queues = (queues as usize).saturating_mul(queue);
     (slots as usize)
         .saturating_mul(size_of::<Option<InFlight<'static>>>())

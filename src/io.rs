@@ -71,7 +71,9 @@ pub struct InFlight<'a> {
 /// The table of requests in flight.
 pub type InFlightTable<'a> = Table<'a, Option<InFlight<'a>>>;
 
-/// One of the device's queues, and the memory of its requests.
+/// One of the device's queues, and the memory of its requests. It has cache lines of its own, so
+/// that processors that use different queues do not wait for each other's.
+#[repr(align(64))]
 pub struct RequestQueue<'a> {
     /// The ring, and the requests in flight.
     pub locked: DpcLocked<'a, Queue<'a>>,

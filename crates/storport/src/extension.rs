@@ -22,7 +22,7 @@ use crate::{
     callback::{Optional, Registered},
     port,
     stack::Stack,
-    state::{DpcRun, MAX_DPCS, Noted, State},
+    state::{DpcRun, Noted, PerDpc, State},
 };
 
 /// Binds a value to one adapter. The lifetimes `'a` of two adapters are never unified, because
@@ -49,8 +49,11 @@ pub struct Header {
     changed: UnsafeCell<STOR_ADDR_BTL8>,
     /// Which entity that state change concerns: `STATE_CHANGE_*`.
     pub(crate) changed_entity: AtomicU32,
-    dpcs: UnsafeCell<[STOR_DPC; MAX_DPCS as usize]>,
+    dpcs: PerDpc<UnsafeCell<STOR_DPC>>,
 }
+
+/// The distance of two DPC objects.
+const DPC_STRIDE: usize = PerDpc::<UnsafeCell<STOR_DPC>>::STRIDE;
 
 // SAFETY: `state`, `optional` and `changed_entity` are atomic. `Header`'s invariants exclude
 // concurrent accesses to the two cells.
@@ -73,19 +76,18 @@ impl Header {
     /// The address of DPC object `number`.
     #[inline]
     pub(crate) fn dpc(&self, number: DpcNumber) -> *mut STOR_DPC {
-        self.dpcs
-            .get()
-            .cast::<STOR_DPC>()
-            .wrapping_add(usize::from(number.0))
+        let offset = usize::from(number.0).wrapping_mul(DPC_STRIDE);
+        UnsafeCell::raw_get(self.dpcs.first().wrapping_byte_add(offset))
     }
 
     /// The number of the DPC object at `address`. Returns `None` if it is not one of this adapter.
     #[inline]
     pub(crate) fn dpc_number(&self, address: *const STOR_DPC) -> Option<DpcNumber> {
-        let offset = address.addr().wrapping_sub(self.dpcs.get().addr());
-        let number = u8::try_from(offset.checked_div(size_of::<STOR_DPC>())?).ok()?;
-        let is_object = ptr::eq(self.dpc(DpcNumber(number)), address);
-        (is_object && number < self.state.dpcs()).then_some(DpcNumber(number))
+        let offset = address.addr().wrapping_sub(self.dpcs.first().addr());
+        let number = offset.checked_div(DPC_STRIDE)?;
+        let is_object = offset.is_multiple_of(DPC_STRIDE);
+        // The cast keeps a number below the number of objects, which 8 bits hold.
+        (is_object && number < usize::from(self.state.dpcs())).then_some(DpcNumber(number as u8))
     }
 
     /// Queues DPCs that were noted.

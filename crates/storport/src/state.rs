@@ -65,6 +65,45 @@ use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 /// The maximum number of DPC objects of an adapter.
 pub const MAX_DPCS: u8 = 32;
 
+/// A value for each DPC object. No cache line has parts of two values, or of a value and something
+/// else. So processors that run different DPCs do not wait for each other's cache lines.
+///
+/// Storport aligns a device extension to 8 bytes only. So the values are not aligned to cache lines
+/// but kept apart.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct PerDpc<T> {
+    _before: Gap,
+    entries: [Entry<T>; MAX_DPCS as usize],
+}
+
+/// Unused memory between two words of 8 bytes. They are 64 bytes apart then, as long as a cache
+/// line is, so no line has both.
+type Gap = [u64; 7];
+
+/// A value, and the distance from the next one.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct Entry<T> {
+    value: T,
+    _after: Gap,
+}
+
+impl<T> PerDpc<T> {
+    /// The distance of two values, in bytes.
+    pub const STRIDE: usize = size_of::<Entry<T>>();
+
+    /// The first value. The next one begins [`STRIDE`](Self::STRIDE) bytes after it.
+    pub fn first(&self) -> *const T {
+        self.entries.as_ptr().cast()
+    }
+
+    fn get(&self, number: u8) -> Option<&T> {
+        let entry = self.entries.get(usize::from(number))?;
+        Some(&entry.value)
+    }
+}
+
 /// No adapter was found. Zero, as Storport's memory is at first.
 const EMPTY: u8 = 0;
 /// HwFindAdapter runs exclusively.
@@ -124,7 +163,7 @@ pub struct State {
     /// The number of counted callbacks that are running.
     callbacks: AtomicU32,
     /// The marks of the DPC objects: whether a run of the object is running.
-    running: [AtomicBool; MAX_DPCS as usize],
+    running: PerDpc<AtomicBool>,
     /// The number of the life. Each stop and each call of HwFindAdapter increments it.
     life: AtomicU32,
     /// Whether the driver runs in the crash dump or hibernation stack.
@@ -207,7 +246,7 @@ impl State {
     #[inline]
     #[must_use]
     pub fn enter_dpc(&self, number: u8) -> Option<DpcRun> {
-        let run = match self.running.get(usize::from(number)) {
+        let run = match self.running.get(number) {
             // AcqRel: this write and the write of `is_exclusive` to the mark have an order. If
             // this one is first, `is_exclusive` finds the mark. If it is second, the load of the
             // phase below sees the phase that was stored before `is_exclusive`.
@@ -229,7 +268,7 @@ impl State {
     pub fn leave_dpc(&self, run: DpcRun) {
         match run {
             DpcRun::Marked(number) => {
-                if let Some(mark) = self.running.get(usize::from(number)) {
+                if let Some(mark) = self.running.get(number) {
                     mark.store(false, Ordering::Release);
                 }
             }
@@ -346,8 +385,8 @@ impl State {
                 mark.compare_exchange(false, false, Ordering::AcqRel, Ordering::Relaxed);
             exchanged.is_err()
         };
-        let objects = usize::from(self.initialized_dpcs());
-        let marked = self.running.iter().take(objects).any(is_marked);
+        let mut marks = (0..self.initialized_dpcs()).filter_map(|number| self.running.get(number));
+        let marked = marks.any(is_marked);
         !marked && self.callbacks.fetch_add(0, Ordering::AcqRel) == 0
     }
 

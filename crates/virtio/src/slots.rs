@@ -150,7 +150,11 @@ pub struct Stale;
 /// `tail` with Release, which `reserve` acquires; `stage` stores the number with
 /// Release, which `unstage` and `reclaim_prepared` acquire; the queue's lock orders the
 /// rest.
+///
+/// It has cache lines of its own, so that processors that use different queues do not wait for
+/// each other's.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct SlotAllocator {
     queue: u16,
     /// The free slots, as a ring: the entries from `head` to `tail`, each index modulo
