@@ -1,5 +1,6 @@
 //! `cargo xtask cost`: prints the cost of one I/O, which `testbed cost` counts. Compares two
-//! drivers in a table, and checks Ferrostor's costs against a budget.
+//! drivers in a table, and checks Ferrostor's costs against a budget: with both kinds of ring, and
+//! with several queues.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +22,20 @@ use crate::{
     workspace,
 };
 
-/// The budget's path in the project.
+/// The paths in the project of the budget, and of the page with its tables.
 const BUDGET: &str = "xtask/cost-budget.toml";
+const PAGE: &str = "docs/cost.md";
+
+/// The kinds of ring, and the properties of a disk that has them.
+const RINGS: [(&str, &str); 2] = [("split", "packed=off"), ("packed", "packed=on")];
+
+/// The numbers of queues, each with a CPU of its own, whose costs are compared.
+const QUEUES: [u32; 3] = [1, 2, 4];
+
+/// The request whose costs with several queues are compared, and at which depths. More would take
+/// minutes.
+const COMPARED: &str = "READ 4 KiB";
+const COMPARED_DEPTHS: [u32; 2] = [1, 32];
 
 const HELP: &str = "\
 The testbed single-steps the driver file, which takes about a minute. docs/cost.md
@@ -35,7 +48,11 @@ Examples:
   cargo xtask cost --driver OTHER.sys
   cargo xtask cost --driver ferrostor --beside ramdisk
   cargo xtask cost --beside OTHER.sys
-  cargo xtask cost --set-budget";
+  cargo xtask cost --device packed=on
+  cargo xtask cost --cpus 4
+      count 4 CPUs with a queue each, and list the cache lines that they share
+  cargo xtask cost --set-budget
+      make the current figures the budget, and update the tables in docs/cost.md";
 
 /// The options of `cargo xtask cost`.
 #[derive(Debug, clap::Args)]
@@ -72,11 +89,21 @@ pub struct Options {
     #[arg(long, value_name = "PROPERTY=VALUE,...", conflicts_with = "set_budget")]
     device: Option<String>,
 
+    /// CPUs of the machine, 1 to 64, each with a queue of the disk [default: 1]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=64),
+        conflicts_with_all = ["set_budget", "beside"]
+    )]
+    cpus: Option<u32>,
+
     /// Print the figures as JSON
     #[arg(long, conflicts_with = "set_budget")]
     json: bool,
 
-    /// Write the current figures to xtask/cost-budget.toml, the budget that the tests check
+    /// Write the current figures to xtask/cost-budget.toml, the budget that the tests check, and to
+    /// the tables in docs/cost.md
     #[arg(long, conflicts_with_all = ["driver", "function"])]
     set_budget: bool,
 }
@@ -105,6 +132,8 @@ pub enum CostError {
         .0.len(), .0.join("\n  ")
     )]
     Exceeded(Vec<String>),
+    #[error("{PAGE} has no lines `{BEGIN}` and `{END}`, between which the tables belong")]
+    NoPlace,
 }
 
 /// Counts the cost and prints it. Returns the testbed's exit code if that fails.
@@ -124,12 +153,16 @@ fn figures(options: &Options) -> Result<(), CostError> {
         .device
         .iter()
         .map(|device| format!("--device={device}"));
-    let mut flags: Vec<String> = depth.chain(device).collect();
+    let cpus = options.cpus.iter().map(|cpus| format!("--cpus={cpus}"));
+    let mut flags: Vec<String> = depth.chain(device).chain(cpus).collect();
     let count = |driver| count(driver, &options.function, &flags);
     if options.set_budget {
-        let budget = budget_of(&count(&driver)?);
-        fs::write(workspace::root().join(BUDGET), budget)?;
-        println!("wrote the current figures to {BUDGET}");
+        let text = current()?;
+        let page = workspace::root().join(PAGE);
+        let updated = with_tables(&fs::read_to_string(&page)?, &toml::from_str(&text)?);
+        fs::write(workspace::root().join(BUDGET), text)?;
+        fs::write(page, updated.ok_or(CostError::NoPlace)?)?;
+        println!("wrote the current figures to {BUDGET} and {PAGE}");
     } else if let Some(beside) = &beside {
         print!("{}", compare(&count(&driver)?, &count(beside)?));
     } else {
@@ -142,14 +175,34 @@ fn figures(options: &Options) -> Result<(), CostError> {
 /// Fails if a figure of Ferrostor exceeds its budget.
 pub fn check() -> Result<(), CostError> {
     let budget = fs::read_to_string(workspace::root().join(BUDGET))?;
-    let cost = count(&Chosen::Project(Driver::Ferrostor), "virtio-blk", &[])?;
     let mut faults = Vec::new();
-    let counted = toml::from_str(&budget_of(&cost))?;
+    let counted = toml::from_str(&current()?)?;
     exceeded("", &toml::from_str(&budget)?, &counted, &mut faults);
     if faults.is_empty() {
         return Ok(());
     }
     Err(CostError::Exceeded(faults))
+}
+
+/// Counts Ferrostor's costs, in the form of the budget.
+fn current() -> Result<String, CostError> {
+    let driver = Chosen::Project(Driver::Ferrostor);
+    let mut text = String::from(BUDGET_HEAD);
+    let mut scaling = String::new();
+    for (ring, device) in RINGS {
+        for queues in QUEUES {
+            let mut flags = vec![format!("--device={device}"), format!("--cpus={queues}")];
+            if queues > 1 {
+                flags.extend(COMPARED_DEPTHS.map(|depth| format!("--depth={depth}")));
+            }
+            let cost = count(&driver, "virtio-blk", &flags)?;
+            if queues == 1 {
+                text += &budget_of(ring, &cost);
+            }
+            scaling += &scaling_of(ring, queues, &cost);
+        }
+    }
+    Ok(text + &scaling)
 }
 
 /// Runs `testbed cost` and returns the figures.
@@ -203,13 +256,15 @@ fn instructions(row: &Value, callback: &str) -> f64 {
     row["instructions"][callback].as_f64().unwrap_or_default()
 }
 
-/// The budget with the figures of `cost`.
-fn budget_of(cost: &Value) -> String {
-    let mut text = String::from(
-        "# The budget of one request; docs/cost.md describes the figures. The step `cost` of\n\
-         # `cargo xtask test` fails if a figure is higher. `cargo xtask cost --set-budget` writes\n\
-         # this file.\n\n[adapter]\n",
-    );
+const BUDGET_HEAD: &str = "\
+# The budget of one request; docs/cost.md describes the figures. The step `cost` of
+# `cargo xtask test` fails if a figure is higher. `cargo xtask cost --set-budget` writes
+# this file.
+";
+
+/// The part of the budget for rings of kind `ring`, with the figures of `cost`.
+fn budget_of(ring: &str, cost: &Value) -> String {
+    let mut text = format!("\n[{ring}.adapter]\n");
     for (name, bytes) in members(&cost["adapter"]) {
         let _ = writeln!(text, "{name} = {bytes}");
     }
@@ -224,6 +279,7 @@ fn budget_of(cost: &Value) -> String {
         for (callback, value) in members(&row["instructions"]) {
             add(format!("instructions.{callback}"), value);
         }
+        add("interrupts".to_owned(), &row["callbacks"]["interrupt"]);
         // Of the other figures, the totals.
         for (name, figure) in members(row) {
             if !["instructions", "callbacks"].contains(&name.as_str())
@@ -234,12 +290,119 @@ fn budget_of(cost: &Value) -> String {
         }
     }
     for (request, figures) in requests {
-        let _ = writeln!(text, "\n[\"{}\"]", request.unwrap_or_default());
+        let _ = writeln!(text, "\n[{ring}.\"{}\"]", request.unwrap_or_default());
         for (name, depths) in figures {
             let _ = writeln!(text, "{name} = {{ {} }}", depths.join(", "));
         }
     }
     text
+}
+
+/// The part of the budget for a number of queues with a CPU each: the most instructions of a CPU,
+/// and what the CPUs share.
+fn scaling_of(ring: &str, queues: u32, cost: &Value) -> String {
+    let mut instructions = BTreeMap::<_, f64>::new();
+    let mut cpus_of_lock = BTreeMap::<_, BTreeSet<_>>::new();
+    for row in rows(cost) {
+        for (lock, _) in members(&row["locks"]) {
+            let cpus = cpus_of_lock.entry(lock).or_default();
+            cpus.extend(row["cpu"].as_u64());
+        }
+        let depth = row["depth"]
+            .as_u64()
+            .and_then(|depth| depth.try_into().ok());
+        if row["request"] == COMPARED
+            && let Some(depth) = depth.filter(|depth| COMPARED_DEPTHS.contains(depth))
+        {
+            let most = instructions.entry(depth).or_default();
+            *most = most.max(self::instructions(row, "total"));
+        }
+    }
+    let by_depth: Vec<_> = instructions
+        .iter()
+        .map(|(depth, most)| format!("{depth} = {most}"))
+        .collect();
+    let locks = cpus_of_lock.values().filter(|cpus| cpus.len() > 1).count();
+    let lines = cost["contended_lines"].as_array().map_or(0, Vec::len);
+    format!(
+        "\n[scaling.{ring}.{queues}]\ninstructions = {{ {} }}\nlocks_of_several_cpus = {locks}\n\
+         lines_of_several_cpus = {lines}\n",
+        by_depth.join(", ")
+    )
+}
+
+/// The lines of the page around the tables.
+const BEGIN: &str = "<!-- `cargo xtask cost --set-budget` writes the tables from here -->\n";
+const END: &str = "<!-- to here -->\n";
+
+/// `page` with the tables of `budget`. `None` if it has no place for them.
+fn with_tables(page: &str, budget: &Table) -> Option<String> {
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}{}{END}{after}", tables(budget)))
+}
+
+/// The tables of the page, in Markdown.
+fn tables(budget: &Table) -> String {
+    let [split, packed] = RINGS.map(|(ring, _)| &budget[ring]);
+    let mut text = String::from(
+        "\nInstructions per request: the total, and in parentheses HwBuildIo + HwStartIo + interrupt + \
+         HwDpcRoutine + others.\n\n\
+         | Request | Depth | Split ring | Packed ring |\n|---|---|---|---|\n",
+    );
+    let requests: Vec<_> = split.as_table().into_iter().flat_map(Table::iter).collect();
+    let requests = requests.iter().filter(|(name, _)| *name != "adapter");
+    let depths_of = |figure: &Toml| {
+        let depths = figure.as_table().into_iter().flat_map(Table::keys);
+        let mut depths: Vec<u32> = depths.filter_map(|depth| depth.parse().ok()).collect();
+        depths.sort_unstable();
+        depths.into_iter().map(|depth| depth.to_string())
+    };
+    for (request, figures) in requests {
+        for depth in depths_of(&figures["locked"]) {
+            let cell = |ring: &Toml| {
+                let part = |callback: &str| {
+                    ring[request.as_str()]["instructions"][callback][&depth].to_string()
+                };
+                format!("{} ({})", part("total"), CALLBACKS.map(part).join(" + "))
+            };
+            let (split, packed) = (cell(split), cell(packed));
+            let _ = writeln!(text, "| {request} | {depth} | {split} | {packed} |");
+        }
+    }
+    text += "\nNotifications of the device and interrupts per request. The other requests cost as many as \
+             READ 4 KiB.\n\n\
+             | Request | Depth | Notifications, split | Notifications, packed | \
+             Interrupts, split | Interrupts, packed |\n|---|---|---|---|---|---|\n";
+    for request in [COMPARED, "WRITE 4 KiB with FUA"] {
+        for depth in depths_of(&split[request]["locked"]) {
+            let cells = ["register_writes", "interrupts"].map(|figure| {
+                [split, packed].map(|ring| ring[request][figure][&depth].to_string())
+            });
+            let cells = cells.concat().join(" | ");
+            let _ = writeln!(text, "| {request} | {depth} | {cells} |");
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\n{COMPARED} with several queues, each used by one CPU: the most instructions per request \
+         of a CPU, the locks that several CPUs acquired, and the cache lines that one CPU wrote and \
+         another accessed:\n\n\
+         | Ring | Queues | Depth 1 | Depth 32 | Locks | Lines |\n|---|---|---|---|---|---|"
+    );
+    for (ring, _) in RINGS {
+        for queues in QUEUES {
+            let figures = &budget["scaling"][ring][&queues.to_string()];
+            let mut cells = vec![ring.to_owned(), queues.to_string()];
+            let depths = depths_of(&figures["instructions"]);
+            cells.extend(depths.map(|depth| figures["instructions"][&depth].to_string()));
+            for figure in ["locks_of_several_cpus", "lines_of_several_cpus"] {
+                cells.push(figures[figure].to_string());
+            }
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        }
+    }
+    text + "\n"
 }
 
 /// Compares counted figures with a budget of the same form. Adds a line for each figure that is
@@ -325,9 +488,12 @@ mod tests {
     }
 
     fn cost(instructions: f64) -> Value {
-        let mut row = json!({"request": "READ 4 KiB", "depth": 32, "in_flight": 32});
+        let mut row = json!({"request": "READ 4 KiB", "depth": 32, "cpu": 0, "in_flight": 32});
         row["instructions"] = figure(instructions);
+        row["callbacks"] = figure(1.0);
         row["locked"] = figure(2.0);
+        row["register_writes"] = figure(0.03);
+        row["locks"] = json!({"Dpc 0": 2});
         json!({
             "driver": "a.sys",
             "adapter": {
@@ -337,15 +503,16 @@ mod tests {
                 "srb_extension_bytes": 8,
             },
             "rows": [row],
+            "contended_lines": [],
         })
     }
 
     fn budget(cost: &Value) -> Table {
-        toml::from_str(&budget_of(cost)).unwrap()
+        toml::from_str(&budget_of("split", cost)).unwrap()
     }
 
     fn faults(budget: &Table, cost: &Value) -> Vec<String> {
-        let counted = toml::from_str(&budget_of(cost)).unwrap();
+        let counted = toml::from_str(&budget_of("split", cost)).unwrap();
         let mut faults = Vec::new();
         exceeded("", budget, &counted, &mut faults);
         faults
@@ -366,8 +533,8 @@ mod tests {
         assert_eq!(
             faults,
             [
-                "READ 4 KiB, instructions, HwBuildIo at depth 32 is 805.26, budget 805.25",
-                "READ 4 KiB, instructions, total at depth 32 is 805.26, budget 805.25",
+                "split, READ 4 KiB, instructions, HwBuildIo at depth 32 is 805.26, budget 805.25",
+                "split, READ 4 KiB, instructions, total at depth 32 is 805.26, budget 805.25",
             ]
         );
         let text = CostError::Exceeded(faults).to_string();
@@ -382,7 +549,7 @@ mod tests {
 
         assert_eq!(
             faults(&budget, &cost),
-            ["adapter, uncached_extension_bytes is 4097, budget 4096"]
+            ["split, adapter, uncached_extension_bytes is 4097, budget 4096"]
         );
     }
 
@@ -397,31 +564,55 @@ mod tests {
         assert_eq!(
             found,
             [
-                "READ 4 KiB, locked at depth 1 was counted, but has no budget",
-                "READ 4 KiB, locked at depth 32 has a budget, but was not counted",
+                "split, READ 4 KiB, locked at depth 1 was counted, but has no budget",
+                "split, READ 4 KiB, locked at depth 32 has a budget, but was not counted",
             ]
         );
         other["rows"][0]["depth"] = 32.into();
         other["rows"][0]["locked"] = Value::Null;
         assert_eq!(
             faults(&budget, &other),
-            ["READ 4 KiB, locked has a budget, but was not counted"]
+            ["split, READ 4 KiB, locked has a budget, but was not counted"]
         );
     }
 
     #[test]
     fn the_page_of_costs_has_the_budget_in_the_repository() {
         let read = |path: &str| fs::read_to_string(workspace::root().join(path)).unwrap();
-        let (page, budget) = (read("docs/cost.md"), read(BUDGET));
-        let mut budget: Table = toml::from_str(&budget).unwrap();
-        budget.remove("adapter");
-        assert!(!budget.is_empty());
-        for (request, figures) in &budget {
-            for (depth, total) in figures["instructions"]["total"].as_table().unwrap() {
+        let (page, budget) = (read(PAGE), read(BUDGET));
+        let budget: Table = toml::from_str(&budget).unwrap();
+        assert_eq!(with_tables(&page, &budget).unwrap(), page);
+        // The table of two drivers has the totals with a split ring.
+        for (request, figures) in budget["split"].as_table().unwrap() {
+            let totals = figures.get("instructions").map(|all| &all["total"]);
+            for (depth, total) in totals.and_then(Toml::as_table).into_iter().flatten() {
                 let cells = format!("| {request} | {depth} | {total} (");
-                assert!(page.contains(&cells), "docs/cost.md has no {cells}");
+                let count = page.matches(&cells).count();
+                assert_eq!(count, 2, "{PAGE} has {count} times, not twice: {cells}");
             }
         }
+    }
+
+    #[test]
+    fn what_several_cpus_share_has_a_budget() {
+        let own = cost(10.0);
+        let mut shared = cost(12.5);
+        let mut other = shared["rows"][0].clone();
+        other["cpu"] = 1.into();
+        other["instructions"] = figure(13.0);
+        shared["rows"].as_array_mut().unwrap().push(other);
+        shared["contended_lines"] = json!([{"place": "image+0x40"}]);
+
+        assert_eq!(
+            scaling_of("split", 2, &own),
+            "\n[scaling.split.2]\ninstructions = { 32 = 10 }\nlocks_of_several_cpus = 0\n\
+             lines_of_several_cpus = 0\n"
+        );
+        assert_eq!(
+            scaling_of("split", 2, &shared),
+            "\n[scaling.split.2]\ninstructions = { 32 = 13 }\nlocks_of_several_cpus = 1\n\
+             lines_of_several_cpus = 1\n"
+        );
     }
 
     #[test]

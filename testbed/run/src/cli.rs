@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -119,20 +119,21 @@ pub fn main() -> ExitCode {
         }
         Command::Run(settings) => run::run(&settings, &mut out),
         Command::Cost(settings) => {
-            return match cost::count(&settings) {
-                Ok(cost) => {
-                    if settings.json {
-                        print!("{}", cost.json());
-                    } else {
-                        print!("{cost}");
-                    }
-                    ExitCode::SUCCESS
-                }
+            let cost = match cost::count(&settings) {
+                Ok(cost) => cost,
                 Err(error) => {
                     eprintln!("testbed: {error}");
-                    ExitCode::from(UNUSABLE)
+                    return ExitCode::from(UNUSABLE);
                 }
             };
+            let text = if settings.json {
+                cost.json()
+            } else {
+                cost.to_string()
+            };
+            out.write_all(text.as_bytes())
+                .map(|()| Verdict::Pass)
+                .map_err(RunError::Output)
         }
         Command::Rules => rules::print(&mut out)
             .map(|()| Verdict::Pass)

@@ -236,7 +236,7 @@ impl Serialize for Parts<'_> {
     }
 }
 
-/// A number that is printed with at most two decimals.
+/// A number that is printed with at most two decimals, or four if it is less than 0.01.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Number(f64);
 
@@ -246,7 +246,8 @@ impl Number {
     }
 
     fn rounded(self) -> f64 {
-        (self.0 * 100.0).round() / 100.0
+        let scale = if self.0 < 0.01 { 10_000.0 } else { 100.0 };
+        (self.0 * scale).round() / scale
     }
 }
 
@@ -589,6 +590,7 @@ mod tests {
         let calls = &row["calls_by_name"]["HwInterrupt"]["StorPortPause"];
         assert_eq!(calls.to_string(), "0.67");
         assert_eq!(cost["adapter"]["uncached_extension_bytes"], 1024);
+        assert_eq!(Number::of(1, 256).to_string(), "0.0039");
     }
 
     #[test]

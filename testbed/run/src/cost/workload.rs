@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -139,6 +140,11 @@ impl Workload {
             },
         };
         let batch = self.adapter.run_on(cpu, Box::new(batch));
+        // If CPUs share a queue, the DPC that completed the last request may be running on another
+        // one.
+        while !trap::running_callbacks().is_empty() {
+            thread::yield_now();
+        }
         let batch = batch.into_any().downcast::<Batch>().ok()?;
         batch.failed
     }
