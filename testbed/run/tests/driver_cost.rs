@@ -112,10 +112,8 @@ fn a_request_costs_the_same_on_each_cpu_and_with_each_number_of_queues() {
             assert_eq!(more("locked", "total"), Some(0.0), "{ring}");
             // The number of the processor, which selects the queue. A flush costs the most.
             assert_eq!(more("calls", "HwBuildIo"), Some(1.0), "{ring}");
-            assert!(
-                more("instructions", "HwBuildIo") <= Some(27.0),
-                "{ring}: {row}"
-            );
+            let more = more("instructions", "HwBuildIo");
+            assert!(more <= Some(31.0), "{ring}, {}: {more:?}", row["request"]);
         }
     }
 }
