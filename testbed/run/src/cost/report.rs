@@ -295,6 +295,9 @@ impl ContendedLine {
     }
 }
 
+/// How many of these lines the text lists.
+const LISTED: usize = 20;
+
 /// Names, comma-separated.
 fn list(names: &BTreeSet<impl ToString>) -> String {
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
@@ -467,10 +470,13 @@ impl Cost {
             "lines     {} that one CPU wrote and another accessed",
             self.contended_lines.len()
         )?;
-        for line in &self.contended_lines {
+        for line in self.contended_lines.iter().take(LISTED) {
             writeln!(formatter, "          {line}")?;
         }
-        Ok(())
+        match self.contended_lines.len().saturating_sub(LISTED) {
+            0 => Ok(()),
+            more => writeln!(formatter, "          and {more} more, which --json lists"),
+        }
     }
 
     /// Prints a table with a line for each request, depth and CPU.
@@ -568,8 +574,23 @@ mod tests {
             ]
         );
         let text = cost.to_string();
+        let heading = "lines     2 that one CPU wrote and another accessed\n          uncached";
+        assert!(text.contains(heading), "{text}");
+    }
+
+    #[test]
+    fn the_text_lists_the_first_lines_and_counts_the_others() {
+        let mut cost = Cost::new("some.sys", memory(), 1);
+        let all: Vec<_> = (0..63).map(|line| (0x4040 + line * LINE, 0, 1)).collect();
+        for cpu in [0, 1] {
+            let tallies = BTreeMap::from([("HwStartIo", tally(&all))]);
+            cost.add("READ 4 KiB", 1, cpu, 1, &tallies);
+        }
+
+        let text = cost.to_string();
+        assert_eq!(text.matches("device extension+").count(), LISTED);
         assert!(
-            text.contains("lines     2 that one CPU wrote and another accessed"),
+            text.contains("          and 43 more, which --json lists\n"),
             "{text}"
         );
     }
