@@ -5,8 +5,14 @@
 //! stays reset until HwPassiveInitialize (in a dump stack, HwInitialize). HwFindAdapter may
 //! wait for the device: it runs at PASSIVE_LEVEL, or in a dump stack, where nothing else
 //! runs.
+//!
+//! That start is the last step that can fail, because the device may still have the driver's
+//! memory afterwards: see [`ask_identity`].
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16};
+use core::{
+    ops::DerefMut,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU16},
+};
 
 use scsi::{Disk, Serial, WriteCacheState};
 use storport::{AdapterLimits, Configured, FindAdapter, LimitsError, MappedRegisters};
@@ -32,9 +38,9 @@ use crate::{
 /// maximum of the specification.
 const LARGEST_QUEUE: u16 = 32768;
 
-/// The maximum number of descriptors of the ring in dump mode, and so of a request's table.
-/// It is enough for 64 KiB in scattered pages.
-const DUMP_QUEUE: u16 = 32;
+/// The maximum number of descriptors of the ring for the request for the disk's identity, and of
+/// the ring in dump mode, and so of a request's table. It is enough for 64 KiB in scattered pages.
+const SMALL_QUEUE: u16 = 32;
 
 /// The number of slots in dump mode. There is one request at a time, and little memory
 /// (storport-rules.md D4).
@@ -53,6 +59,8 @@ struct Survey {
     accepted: Features,
     config: Config,
     limits: Limits,
+    /// The limits of the request for the disk's identity.
+    identity: Limits,
     queues: u16,
 }
 
@@ -74,6 +82,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         accepted,
         config,
         limits,
+        identity,
         queues,
     } = survey;
     let slots = limits.shape.slots().get();
@@ -90,9 +99,9 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         })
         .map_err(limit_too_small)?;
 
-    let bytes = Requests::memory_needed(&limits)
-        .saturating_add(queue::memory_needed(limits.shape))
-        .saturating_mul(queues.into());
+    let bytes = memory_needed(&limits)
+        .saturating_mul(queues.into())
+        .saturating_add(memory_needed(&identity));
     let out_of_memory = || Error::OutOfMemory {
         bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
     };
@@ -101,30 +110,25 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         .and_then(|bytes| cx.uncached_extension(&configured, bytes))
         .ok_or_else(out_of_memory)?;
     let memory = &mut shared_memory(extension).map_err(|_| out_of_memory())?;
-    let requests = Requests::new(memory, &config, &limits).map_err(|_| out_of_memory())?;
-    let mut none_in_flight = [None];
-    let ring = VirtQueue::new(
-        memory,
-        0,
-        limits.shape,
-        requests.tables(),
-        &mut none_in_flight[..],
-    )
-    .map_err(|_| out_of_memory())?;
-    let (stage, ring, identity) = ask_identity(cx, device, accepted, ring, &requests)?;
-    let mut first = Some((ring, requests));
     let queues = cx
         .table(queues.into(), |cx, number| {
-            make_queue(cx, memory, number, &config, &limits, first.take())
+            make_queue(cx, memory, number, &config, &limits)
         })
         .ok_or_else(out_of_memory)?
         .share();
+    let first = queues.first().ok_or_else(out_of_memory)?;
+    let attention = cx.dpc_locked(()).ok_or_else(out_of_memory)?;
+    let in_flight = &mut [None][..];
+    let (ring, requests) =
+        make_ring(memory, 0, &config, &identity, in_flight).ok_or_else(out_of_memory)?;
+    // Nothing fails after this.
+    let (stage, identity) = ask_identity(cx, device, accepted, ring, &requests)?;
     let adapter = Adapter {
         queues,
-        first: queues.first().ok_or_else(out_of_memory)?,
+        first,
         active: AtomicU16::new(1),
         queue_numbers: [const { AtomicU8::new(0) }; PROCESSORS],
-        attention: cx.dpc_locked(()).ok_or_else(out_of_memory)?,
+        attention,
         life: cx.start_io_locked(Life::new(stage, accepted)),
         isr,
         status,
@@ -139,8 +143,29 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
     Ok((configured, adapter))
 }
 
-/// Makes queue `number`. `first` is the ring and the areas of the first queue, which exist
-/// already. Returns `None` if there is not enough memory, or no DPC object.
+/// The shared memory for a ring and its requests.
+fn memory_needed(limits: &Limits) -> usize {
+    Requests::memory_needed(limits).saturating_add(queue::memory_needed(limits.shape))
+}
+
+/// Makes a ring and the memory of its requests. Returns `None` if there is not enough memory.
+fn make_ring<'a, P, T>(
+    memory: &mut DmaMemory<'a>,
+    number: u16,
+    config: &Config,
+    limits: &Limits,
+    in_flight: T,
+) -> Option<(VirtQueue<'a, T>, Requests<'a>)>
+where
+    T: DerefMut<Target = [Option<P>]>,
+{
+    let requests = Requests::new(memory, config, limits).ok()?;
+    let tables = requests.tables();
+    let ring = VirtQueue::new(memory, number, limits.shape, tables, in_flight).ok()?;
+    Some((ring, requests))
+}
+
+/// Makes queue `number`. Returns `None` if there is not enough memory, or no DPC object.
 #[inline(never)]
 fn make_queue<'a>(
     cx: &mut FindAdapter<'_, 'a>,
@@ -148,22 +173,13 @@ fn make_queue<'a>(
     number: usize,
     config: &Config,
     limits: &Limits,
-    first: Option<(IdentityRing<'a, '_>, Requests<'a>)>,
 ) -> Option<RequestQueue<'a>> {
     let number = u16::try_from(number).ok()?;
     let slots = limits.shape.slots();
     let in_flight = cx.table(slots.get().into(), |_, _| Some(None))?;
     let slots = cx.table(1, |_, _| Some(SlotAllocator::new(number, slots)))?;
     let slots = slots.share().first()?;
-    let (ring, requests) = match first {
-        Some((ring, requests)) => (ring.with_table(in_flight, slots), requests),
-        None => {
-            let requests = Requests::new(memory, config, limits).ok()?;
-            let tables = requests.tables();
-            let ring = VirtQueue::new(memory, number, limits.shape, tables, in_flight).ok()?;
-            (ring, requests)
-        }
-    };
+    let (ring, requests) = make_ring(memory, number, config, limits, in_flight)?;
     Some(RequestQueue {
         locked: cx.dpc_locked(Queue::new(ring))?,
         slots,
@@ -288,7 +304,7 @@ fn ask_limits(
     let mut queues = most_queues.min(offered_queues).max(1);
     let format = QueueFormat::of(accepted);
     let largest = if is_dump {
-        DUMP_QUEUE
+        SMALL_QUEUE
     } else if format.is_indirect {
         QueueSize::Q256.get()
     } else {
@@ -313,10 +329,14 @@ fn ask_limits(
         room.slots = QueueSize::new(DUMP_SLOTS).unwrap_or(QueueSize::ONE);
     }
     let limits = blk::limits(&config, format, size, room).map_err(unusable)?;
+    room.slots = QueueSize::ONE;
+    let small = size.min(QueueSize::new(SMALL_QUEUE).unwrap_or(size));
+    let identity = blk::limits(&config, format, small, room).map_err(unusable)?;
     Ok(Survey {
         accepted: accepted.into(),
         config,
         limits,
+        identity,
         queues,
     })
 }
@@ -326,6 +346,9 @@ fn ask_limits(
 const IDENTITY_ATTEMPTS: u32 = 3;
 
 /// The ring for the request for the disk's identity. The request has slot 0 and no payload.
+///
+/// No other ring has its memory. So the device may still have the request after a reset that it
+/// did not confirm.
 type IdentityRing<'a, 't> = VirtQueue<'a, &'t mut [Option<()>]>;
 
 /// The identity of a disk that does not return one.
@@ -341,13 +364,13 @@ const NO_IDENTITY: [u8; IDENTITY] = [0; IDENTITY];
 /// The device is gone, cannot be started, or violates the protocol each time. It accesses no
 /// memory.
 #[inline(never)]
-fn ask_identity<'a, 't>(
+fn ask_identity<'a>(
     cx: &FindAdapter<'_, 'a>,
     mut device: Device<Window<'a>, Reset>,
     accepted: Features,
-    mut ring: IdentityRing<'a, 't>,
+    mut ring: IdentityRing<'a, '_>,
     requests: &Requests<'a>,
-) -> Result<Asked<'a, 't>, Error> {
+) -> Result<(Stage<'a>, [u8; IDENTITY]), Error> {
     let slots = &SlotAllocator::new(0, QueueSize::ONE);
     let mut attempts_left = IDENTITY_ATTEMPTS;
     loop {
@@ -374,23 +397,20 @@ fn ask_identity<'a, 't>(
             Err(ResetFailure::Removed(_)) => return Err(virtio::Error::Gone.into()),
             Err(ResetFailure::Stuck { device, .. }) => {
                 let identity = identity.unwrap_or(NO_IDENTITY);
-                return Ok((Stage::Resetting(device), ring, identity));
+                return Ok((Stage::Resetting(device), identity));
             }
         };
         // Frees the slot of a request that the device did not answer.
         while ring.reclaim(device.quiet(), slots).is_some() {}
         attempts_left = attempts_left.saturating_sub(1);
         match identity {
-            Ok(identity) => return Ok((Stage::Reset(device), ring, identity)),
+            Ok(identity) => return Ok((Stage::Reset(device), identity)),
             // A single protocol violation is no reason to go without the disk.
             Err(Error::Violation(_)) if attempts_left > 0 => {}
             Err(error) => return Err(error),
         }
     }
 }
-
-/// The device, its ring, and the disk's identity.
-type Asked<'a, 't> = (Stage<'a>, IdentityRing<'a, 't>, [u8; IDENTITY]);
 
 /// Sends the request for the disk's identity, and polls for the answer. Returns zeros if the
 /// device does not answer, or fails the request.

@@ -8,7 +8,7 @@ use std::{
 
 use testbed_devices::{BlkSettings, Faults, Glitch};
 use testbed_storport::{
-    adapter::{AdapterSettings, FailingExport},
+    adapter::{AdapterSettings, FailingExport, Resume},
     control_request::ControlRequest,
     request::Address,
 };
@@ -17,6 +17,8 @@ use super::bench::*;
 
 scenarios! {
     a_clock_that_fails_in_a_reset_does_not_cut_the_wait_short
+    a_start_that_lacks_memory_gives_none_to_the_device
+    a_hw_find_adapter_that_fails_after_a_sleep_leaves_nothing_running
     a_device_that_may_use_the_memory_after_hw_find_adapter_is_kept
     a_device_that_may_use_the_memory_after_a_failed_start_is_kept
     routines_that_fail_do_not_stop_the_disk
@@ -52,6 +54,44 @@ const RESETS_OF_FIND_ADAPTER: u32 = 3;
 
 /// How many polls of the device status the driver makes while it waits in HwFindAdapter.
 const POLLS: u32 = 1000;
+
+/// Bits of the device status.
+const DRIVER_OK: u8 = 4;
+const FAILED: u8 = 0x80;
+
+/// HwFindAdapter fails before the device is started for the disk's identity. After that Windows
+/// could free memory that the device accesses.
+fn a_start_that_lacks_memory_gives_none_to_the_device() {
+    let disk = Disk::new(device());
+    let device = disk.device.clone();
+
+    let failed = disk.try_start(failing_export(FailingExport::GetUncachedExtension));
+
+    let report = failed.err().expect("the driver refuses").report;
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
+    let writes = device.status_writes();
+    let is_started = writes.iter().any(|status| status & DRIVER_OK != 0);
+    assert!(!is_started && writes.last() == Some(&0), "{writes:02x?}");
+}
+
+fn a_hw_find_adapter_that_fails_after_a_sleep_leaves_nothing_running() {
+    let bench = start(AdapterSettings {
+        resume: Resume::FindAdapter,
+        ..patient()
+    });
+    bench.read(1);
+    bench.device.set_faults(refusing_features());
+
+    assert!(bench.adapter.restart().is_err());
+
+    let writes = bench.device.status_writes();
+    let is_failed = writes.last().is_some_and(|status| status & FAILED != 0);
+    assert!(is_failed, "{writes:02x?}");
+    // A message that is still on its way reaches no state of the driver.
+    bench.device.send_message(0);
+    bench.check_without_storport();
+    bench.stop();
+}
 
 /// V07, V15.
 fn a_device_that_may_use_the_memory_after_hw_find_adapter_is_kept() {
