@@ -281,52 +281,6 @@ where
         })
     }
 
-    /// Replaces the queue's table, and so the type of its payloads. Drops the old table, with
-    /// the payloads of requests that are in flight. `slots` is the queue's new allocator, all of
-    /// whose slots are free.
-    ///
-    /// The device may still process the requests that were in flight. So they count as in
-    /// flight, and their slots are taken, until [`Self::reclaim`]. Only that makes the queue
-    /// usable then.
-    pub fn with_table<U>(mut self, table: U, slots: &SlotAllocator) -> VirtQueue<'m, U> {
-        let InFlightRequests {
-            queue,
-            slots: of_ring,
-            longest_chain,
-            in_flight,
-            table: old,
-            fault,
-        } = self.requests;
-        if in_flight > 0 {
-            // A new allocator returns its slots in the order of their indices.
-            for place in old.iter() {
-                match (slots.reserve(), place) {
-                    (Some(slot), None) => slots.release(slot),
-                    // `reclaim` frees the slots of prepared requests.
-                    (Some(slot), Some(_)) => {
-                        let _: Prepared = slots.stage(slot, 0, 0);
-                    }
-                    (None, _) => break,
-                }
-            }
-        }
-        // A packed ring keeps nothing that it read.
-        if let AnyRing::Split(ring) = &mut self.ring {
-            ring.forget();
-        }
-        VirtQueue {
-            ring: self.ring,
-            requests: InFlightRequests {
-                queue,
-                slots: of_ring,
-                longest_chain,
-                in_flight,
-                table,
-                fault,
-            },
-        }
-    }
-
     /// The physical addresses of the ring, for the device.
     #[must_use]
     pub fn placement(&self) -> RingPlacement {

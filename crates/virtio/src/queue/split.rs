@@ -207,11 +207,6 @@ impl<'m> SplitRing<'m> {
         fence(Ordering::Acquire);
         Ok(found != self.last_used_idx)
     }
-
-    /// Forgets the used index as read last, because the device may change it meanwhile.
-    pub(super) fn forget(&mut self) {
-        self.used_idx = self.last_used_idx;
-    }
 }
 
 impl Ring for SplitRing<'_> {

@@ -1,19 +1,14 @@
 //! Requests between preparation and publication: HwBuildIo prepares one without a lock,
 //! HwStartIo publishes it under the queue's lock, and a reset in between makes it stale.
 
-use testbed_virtio::memory::{GuestMemory, Memory};
-use testbed_virtio::packed_ring::PackedRingDevice;
+use testbed_virtio::memory::Memory;
 use testbed_virtio::split_ring::RingDevice;
 use virtio::queue::format::{QueueFormat, RingShape};
 use virtio::queue::{NotPublished, Rejection, RingFault, VirtQueue};
 use virtio::queue_size::QueueSize;
-use virtio::slots::{Prepared, Slot, SlotAllocator};
-use virtio::spec::F;
+use virtio::slots::{Prepared, SlotAllocator};
 
-use crate::disk::{
-    DeviceSide, FLAGS, Pair, Table, data, dma, extent, formats, memory, queue_size, ring_of,
-};
-use crate::pci_device::PciDevice;
+use crate::disk::{FLAGS, Pair, data, dma, extent, memory, queue_size, ring_of};
 
 /// Publishes a request that must be refused. Its payload must not be made.
 fn rejection(pair: &mut Pair<'_>, prepared: Prepared) -> Rejection {
@@ -126,82 +121,6 @@ fn a_request_for_a_faulty_queue_frees_its_slot() {
 
     assert_eq!(rejection(&mut pair, prepared), Rejection::Faulty(fault));
     assert_eq!(pair.free_slots(), 8);
-}
-
-/// Replaces the table of a faulty queue with a request in flight.
-fn replace_table<'m, D: DeviceSide<'m>>(memory: &'m GuestMemory, features: F) {
-    let mut pair = Pair::<D>::new(memory, 16, features);
-    pair.publish_read();
-    pair.device.finish_any(99, 0);
-    pair.queue.pop_used().unwrap_err();
-    pair.queue.suppress_interrupts();
-    let Pair {
-        requests,
-        queue,
-        device,
-        limits,
-        ..
-    } = pair;
-    let pci = PciDevice::new();
-    let reset = pci.reset_device();
-    let count = limits.shape.slots();
-    let slots = SlotAllocator::new(0, count);
-
-    let mut queue = queue.with_table(vec![None; count.get().into()], &slots);
-
-    // The device may still process the request in slot 0.
-    let free: Vec<Slot> = std::iter::from_fn(|| slots.reserve()).collect();
-    assert!(free.iter().map(Slot::index).eq(1..count.get()));
-    for slot in free {
-        queue.release(&slots, slot);
-    }
-    assert_eq!(queue.in_flight(), 1);
-    assert!(queue.fault().is_some());
-    assert_eq!(queue.reclaim(reset.quiet(), &slots), None);
-    let free: Vec<Slot> = std::iter::from_fn(|| slots.reserve()).collect();
-    assert_eq!(free.len(), usize::from(count.get()));
-    for slot in free {
-        queue.release(&slots, slot);
-    }
-    assert_eq!((queue.in_flight(), queue.fault()), (0, None));
-    assert_eq!(ring_of(queue.placement()), device.ring());
-    // Nothing is available, and the device may interrupt.
-    let mut device = D::new(memory, device.ring());
-    assert_eq!(memory.load32(device.ring().driver), 0);
-    assert!(device.take(true).is_none());
-    assert_eq!(queue.pop_used(), Ok(None));
-    let flush = requests.flush(&slots, slots.reserve().unwrap()).unwrap();
-    queue.publish(&slots, flush, "a flush", |it| it).unwrap();
-    let chain = device.take(true).unwrap();
-    device.finish(&chain, 1);
-    assert_eq!(queue.pop_used().unwrap().unwrap().payload, "a flush");
-}
-
-#[test]
-fn with_another_table_a_queue_works_once_it_is_reclaimed() {
-    for features in formats() {
-        let memory = memory();
-        if features.contains(F::RING_PACKED) {
-            replace_table::<PackedRingDevice<&GuestMemory>>(&memory, features);
-        } else {
-            replace_table::<RingDevice<'_>>(&memory, features);
-        }
-    }
-}
-
-#[test]
-fn with_another_table_and_nothing_in_flight_the_slots_keep_their_order() {
-    for features in formats() {
-        let memory = memory();
-        // The device is not used.
-        let Pair { queue, .. } = Pair::<RingDevice>::new(&memory, 8, features);
-        let slots = SlotAllocator::new(0, queue_size(16));
-
-        let _queue = queue.with_table(Table::<()>::from([const { None }; 16]), &slots);
-
-        let free = std::iter::from_fn(|| slots.reserve()).map(|slot| slot.index());
-        assert!(free.eq(0..16));
-    }
 }
 
 #[test]
