@@ -313,9 +313,9 @@ fn doc() -> Result<(), ToolError> {
     Ok(())
 }
 
-/// Runs the tests of the root workspace that are not unit tests.
+/// Runs the tests of the root workspace that are not unit tests, and each benchmark once.
 fn integration() -> Result<(), ToolError> {
-    tool::run(cargo("test").args(["--test", "*", "--examples"]))?;
+    tool::run(cargo("test").args(["--test", "*", "--examples", "--bench", "*"]))?;
     tool::run(cargo("test").arg("--doc"))
 }
 
