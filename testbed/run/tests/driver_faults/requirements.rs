@@ -18,6 +18,7 @@ use super::bench::*;
 scenarios! {
     a_device_that_offers_every_feature_gets_those_of_the_table
     longer_capabilities_and_structures_serve
+    capabilities_that_a_driver_must_ignore_are_ignored
     a_capacity_that_changes_while_it_is_read_is_read_again
     one_interrupt_can_mean_used_buffers_and_a_change
     the_isr_status_is_read_for_the_pin_alone
@@ -90,6 +91,60 @@ fn longer_capabilities_and_structures_serve() {
 
     bench.read(1);
 
+    bench.finish_without_storport();
+}
+
+/// V62, V63: before the capabilities of the device come one with a reserved BAR, one of a reserved
+/// type, and two of types that the driver does not use. After them comes a second one of a
+/// structure that was found, at another place.
+fn capabilities_that_a_driver_must_ignore_are_ignored() {
+    const HEAD: u16 = 0x34;
+    const NEXT: u16 = 1;
+    const COMMON: u8 = 1;
+    const PCI: u8 = 5;
+    const VENDOR: u8 = 9;
+    const RESERVED: u8 = 0x7f;
+    // Where each is, its type, its BAR, and the second byte of its offset.
+    let capabilities = [
+        (0xb0, COMMON, 6, 0),
+        (0xc0, RESERVED, 4, 0),
+        (0xd0, PCI, 0, 0),
+        (0xe0, VENDOR, 0, 0),
+        (0xf0, COMMON, 4, 0x20),
+    ];
+    let disk = Disk::new(device());
+    let mut byte = [0];
+    disk.device.config_read(HEAD, &mut byte);
+    let [first] = byte;
+    // The last of the device's capabilities links to nothing.
+    let mut last = u16::from(first);
+    loop {
+        disk.device.config_read(last + NEXT, &mut byte);
+        match byte {
+            [0] => break,
+            [next] => last = next.into(),
+        }
+    }
+    let mut reads = vec![(HEAD, 0xb0), (last + NEXT, 0xf0)];
+    for (at, kind, bar, offset) in capabilities {
+        let next = match at {
+            0xe0 => first,
+            0xf0 => 0,
+            _ => at as u8 + 0x10,
+        };
+        let bytes = [
+            9, next, 16, kind, bar, 0, 0, 0, 0, offset, 0, 0, 0, 0x10, 0, 0,
+        ];
+        reads.extend((at..).zip(bytes));
+    }
+    disk.device.set_faults(Faults {
+        pci_reads: reads,
+        ..Faults::default()
+    });
+
+    let bench = disk.start(patient());
+
+    bench.read(1);
     bench.finish_without_storport();
 }
 
