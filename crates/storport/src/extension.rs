@@ -434,6 +434,9 @@ impl<'a, T> Place<'a, T> {
 
 /// A table in the device extension. The device cannot reach this memory, and Storport frees it
 /// with the adapter. A table may be too large for a kernel stack.
+///
+/// If different processors write different elements, align the type to a cache line
+/// (`#[repr(align(64))]`), so that they do not wait for each other's.
 pub struct Table<'adapter, T> {
     first: NonNull<T>,
     length: usize,

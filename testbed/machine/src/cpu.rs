@@ -6,7 +6,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Mutex, OnceLock,
+        Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering, fence},
     },
     thread,
@@ -127,6 +127,23 @@ pub struct Cpu {
     jobs_waiting: AtomicU32,
 }
 
+/// Whether only one thread of the CPUs and the workers works at a time: the one that holds
+/// [`TURN`].
+static ONE_AT_A_TIME: AtomicBool = AtomicBool::new(false);
+static TURN: Mutex<()> = Mutex::new(());
+
+/// From now on, no CPU and no worker begins work while another works. The counter needs this,
+/// because it counts one thread. Work that waits for other work would wait for ever.
+pub fn work_one_at_a_time() {
+    ONE_AT_A_TIME.store(true, Ordering::Relaxed);
+}
+
+/// Waits until no other thread works, if they work one at a time. The result must be kept during
+/// the work.
+pub(crate) fn take_turn() -> Option<MutexGuard<'static, ()>> {
+    ONE_AT_A_TIME.load(Ordering::Relaxed).then(|| lock(&TURN))
+}
+
 impl Cpu {
     pub(crate) fn new(number: u32) -> Self {
         Self {
@@ -235,7 +252,9 @@ impl Cpu {
 
     fn run(&self) {
         loop {
+            let turn = take_turn();
             self.work();
+            drop(turn);
             self.rest();
         }
     }

@@ -49,7 +49,9 @@ impl Workers {
         loop {
             if let Some(job) = waiting.jobs.pop_front() {
                 drop(waiting);
+                let turn = cpu::take_turn();
                 job();
+                drop(turn);
                 waiting = lock(&self.waiting);
             } else {
                 waiting.idle += 1;

@@ -24,7 +24,7 @@ use crate::{
 use testbed_devices::{BlkSettings, PropertyError};
 use testbed_loader::{Image, ImageError};
 use testbed_machine::{
-    InterruptKind, Machine, MachineError, MachineSettings,
+    InterruptKind, Machine, MachineError, MachineSettings, cpu,
     memory::MemoryError,
     trap::count::{self, Surroundings},
 };
@@ -119,6 +119,7 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
         memory_bytes: MEMORY,
         interrupts: InterruptKind::Messages,
     })?;
+    cpu::work_one_at_a_time();
     let disk = match settings.function {
         FunctionKind::VirtioBlk => Some(run::temporary_image(DISK)?.0),
         FunctionKind::Bell => None,

@@ -1,7 +1,7 @@
 //! Tests of `testbed cost`: it counts the driver's requests, each run gives the same figures, and
 //! queues that are used by a CPU each have nothing in common.
 //!
-//! The files are those that FERROSTOR_DRIVER and FERROSTOR_RAMDISK name.
+//! The files are those that FERROSTOR_DRIVER, FERROSTOR_RAMDISK and FERROSTOR_LOCKS name.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -137,5 +137,18 @@ fn the_lock_and_the_cache_lines_of_a_queue_that_two_cpus_share_are_found() {
     };
     for line in [place("device extension+"), place("uncached extension+")] {
         assert_eq!(line["written_by"], serde_json::json!([0, 1]), "{line}");
+    }
+}
+
+/// The interrupt of this driver's device reaches one CPU, and its work items run on other threads.
+#[test]
+#[ignore = "needs built drivers: cargo xtask test"]
+fn callbacks_on_other_threads_do_not_disturb_the_count() {
+    let options = ["--function", "bell", "--cpus", "2"];
+    let cost: Value = serde_json::from_str(&cost("FERROSTOR_LOCKS", &options)).expect("JSON");
+
+    assert!(!rows(&cost).is_empty());
+    for row in rows(&cost) {
+        assert_eq!(row["callbacks"]["HwBuildIo"], 1, "{row}");
     }
 }

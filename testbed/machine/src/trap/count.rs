@@ -2,8 +2,8 @@
 //!
 //! The processor's trap flag raises SIGTRAP after each instruction. The flag is set when a
 //! callback is entered, and cleared while a routine of the testbed runs. A breakpoint at the
-//! return address sets it again. One thread is counted at a time. Callbacks on other threads
-//! are not counted meanwhile.
+//! return address sets it again. One thread is counted at a time, so CPUs must work one at a time
+//! (see `cpu::work_one_at_a_time`): another thread could run into the breakpoint.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
