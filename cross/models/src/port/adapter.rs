@@ -286,6 +286,7 @@ impl Adapter {
     /// Sends a request from processor `processor` to HwBuildIo and then to HwStartIo. The result
     /// is set when the miniport completes the request.
     pub fn send(&self, processor: usize, request: &Request) -> Arc<OnceLock<Done>> {
+        processor::set_number(3 - processor as u8);
         let bytes = self.driver.table.SrbExtensionSize;
         let (block, done) = Sent::srb(request, bytes, Arc::clone(&self.outstanding));
         let go_on = processor::callback(self, || {

@@ -267,7 +267,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
         extended::ExtFunctionGetCurrentProcessorNumber => {
             let here = PROCESSOR_NUMBER {
                 Group: 1,
-                Number: 3,
+                Number: processor::number(),
                 Reserved: 0,
             };
             answer!(arguments, PROCESSOR_NUMBER, here);

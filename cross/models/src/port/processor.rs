@@ -29,6 +29,17 @@ pub(super) struct Held {
 thread_local! {
     static ADAPTER: Cell<*const Adapter> = const { Cell::new(ptr::null()) };
     static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+    static NUMBER: Cell<u8> = const { Cell::new(3) };
+}
+
+/// Sets the number of this processor in its group.
+pub(super) fn set_number(number: u8) {
+    NUMBER.set(number);
+}
+
+/// The number of this processor in its group.
+pub(super) fn number() -> u8 {
+    NUMBER.get()
 }
 
 /// Runs a callback of `adapter`.

@@ -192,7 +192,7 @@ macro_rules! ask {
 macro_rules! look_around {
     ($cx:ident) => {
         let processor = $cx.processor().expect("a processor");
-        assert_eq!((processor.group, processor.number), (1, 3));
+        assert!(matches!((processor.group, processor.number), (1, 2 | 3)));
         assert_eq!($cx.processors(), 4);
         assert_eq!($cx.microseconds(), Ok(2_500_000));
         let inserts = [Insert::decimal(7), Insert::text("seven")];

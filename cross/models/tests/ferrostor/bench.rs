@@ -7,7 +7,7 @@ use ferrostor_models::port::{
 };
 
 use crate::{
-    disk::{BLOCKS, Disk, Fault},
+    disk::{BLOCKS, Disk, Fault, Properties},
     driver::Ferrostor,
 };
 
@@ -75,17 +75,25 @@ impl Kind {
 pub struct Bench {
     pub plugged: Plugged,
     pub disk: Arc<Disk>,
+    queues: u16,
 }
 
 impl Bench {
-    pub fn new(interrupts: Interrupts, channels: u32, event_idx: bool) -> Self {
+    /// An adapter with a message for each queue and one more, or with an interrupt line.
+    pub fn new(messages: bool, channels: u32, properties: Properties) -> Self {
+        let interrupts = if messages {
+            Interrupts::Messages(u32::from(properties.queues) + 1)
+        } else {
+            Interrupts::Line
+        };
         let machine = Machine::new(interrupts, channels);
-        let disk = Arc::new(Disk::new(interrupts != Interrupts::Line, event_idx));
+        let disk = Arc::new(Disk::new(messages, properties));
         let driver = Driver::load::<Ferrostor>();
         let adapter = Adapter::with_device(&driver, machine, Arc::clone(&disk) as _);
         Self {
             plugged: Plugged::new(adapter),
             disk,
+            queues: properties.queues,
         }
     }
 
@@ -107,13 +115,18 @@ impl Bench {
     /// Makes a random callback, but none of the life cycle, or a step of the disk.
     pub fn callback(&self, processor: usize, random: &mut Random) {
         let adapter = self.adapter();
+        let queue = random.below(self.queues.into()) as u16;
         match random.below(24) {
             0..8 => _ = self.send(processor, Kind::any(random)),
             8..11 => self.disk.serve_notified(),
-            11 | 12 => self.interrupt(0),
-            13 => self.interrupt(1),
+            11 | 12 => self.interrupt(queue.into()),
+            13 => self.interrupt(self.queues.into()),
             // The disk has not asked for it.
-            14 => self.plugged.interrupt(random.below(2) as u32, || true),
+            14 => {
+                let messages = usize::from(self.queues) + 1;
+                self.plugged
+                    .interrupt(random.below(messages) as u32, || true);
+            }
             15..18 => _ = adapter.run_dpcs(),
             18 | 19 => {
                 adapter.pass([1, 100, 5000][random.below(3)]);
@@ -124,10 +137,11 @@ impl Bench {
             _ => self.disk.break_protocol(
                 [
                     Fault::NeedsReset,
-                    Fault::IndexAhead,
+                    Fault::UsedAhead,
                     Fault::NoStatus,
                     Fault::Error,
                 ][random.below(4)],
+                queue,
             ),
         }
     }
@@ -150,8 +164,9 @@ impl Bench {
                 return true;
             }
             self.disk.serve_notified();
-            self.interrupt(0);
-            self.interrupt(1);
+            for message in 0..=self.queues {
+                self.interrupt(message.into());
+            }
             adapter.run_dpcs();
             // All tries together take longer than the driver waits between its
             // attempts to start the disk.

@@ -1,4 +1,4 @@
-//! A virtio disk of four blocks, with the registers and the ring of `testbed-virtio`. A test can
+//! A virtio disk of four blocks, with the registers and the rings of `testbed-virtio`. A test can
 //! make it break the protocol.
 
 use std::{
@@ -17,6 +17,7 @@ use testbed_virtio::{
     driver_errors::DriverErrors,
     function::{Function, Structure},
     memory::Memory as _,
+    packed_ring::PackedRingDevice,
     split_ring::RingDevice,
 };
 
@@ -39,26 +40,49 @@ pub const BLOCKS: usize = 4;
 /// VERSION_1, INDIRECT_DESC, CONFIG_WCE, FLUSH, SEG_MAX.
 const FEATURES: u64 = 1 << 32 | 1 << 28 | 1 << 11 | 1 << 9 | 1 << 2;
 const EVENT_IDX: u64 = 1 << 29;
+const RING_PACKED: u64 = 1 << 34;
+const MQ: u64 = 1 << 12;
+
+/// The properties of a disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Properties {
+    pub packed: bool,
+    pub event_idx: bool,
+    pub queues: u16,
+}
 
 /// A fault of the device, which happens once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The device asks for a reset.
     NeedsReset,
-    /// The used index includes a request that the device has not finished.
-    IndexAhead,
+    /// The ring of a queue says that a request is finished which the device has not finished.
+    UsedAhead,
     /// The device finishes the next request without writing a status.
     NoStatus,
     /// The device finishes the next request with an error.
     Error,
 }
 
+/// The device's side of a ring.
+enum Ring {
+    Split(RingDevice<'static, PhysicalMemory>),
+    Packed(PackedRingDevice<&'static PhysicalMemory>),
+}
+
+#[derive(Default)]
+struct Queue {
+    /// The ring, from DRIVER_OK to the reset.
+    ring: Option<Ring>,
+    notified: bool,
+    /// Whether requests were served since the start.
+    has_served: bool,
+}
+
 struct State {
     function: Function,
     driver_errors: DriverErrors,
-    /// The ring of the queue, from DRIVER_OK to the reset.
-    ring: Option<RingDevice<'static, PhysicalMemory>>,
-    notified: bool,
+    queues: Vec<Queue>,
     /// Whether faults are allowed.
     faults: bool,
     next: Option<Fault>,
@@ -78,10 +102,23 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn new(msix: bool, event_idx: bool) -> Self {
-        let features = FEATURES | if event_idx { EVENT_IDX } else { 0 };
-        let common = CommonConfig::new(features, 1, QUEUE_SIZE, if msix { 2 } else { 0 });
+    pub fn new(msix: bool, properties: Properties) -> Self {
+        let Properties {
+            packed,
+            event_idx,
+            queues,
+        } = properties;
+        let optional = [
+            (packed, RING_PACKED),
+            (event_idx, EVENT_IDX),
+            (queues > 1, MQ),
+        ];
+        let offered = optional.into_iter().filter(|(is_offered, _)| *is_offered);
+        let features = offered.fold(FEATURES, |all, (_, feature)| all | feature);
+        let vectors = if msix { queues + 1 } else { 0 };
+        let common = CommonConfig::new(features, queues, QUEUE_SIZE, vectors);
         let config = BlkConfig {
+            num_queues: queues,
             capacity: BLOCKS as u64,
             seg_max: 2,
             writeback: true,
@@ -91,8 +128,7 @@ impl Disk {
             state: Mutex::new(State {
                 function: Function::new(common, config),
                 driver_errors: DriverErrors::default(),
-                ring: None,
-                notified: false,
+                queues: (0..queues).map(|_| Queue::default()).collect(),
                 faults: false,
                 next: None,
                 reset_reads: 0,
@@ -114,15 +150,23 @@ impl Disk {
         state.next = None;
     }
 
+    /// How many queues have served requests since the start.
+    pub fn served_queues(&self) -> usize {
+        let state = self.state();
+        state.queues.iter().filter(|queue| queue.has_served).count()
+    }
+
     /// Sets how many reads of the status a reset takes.
     pub fn delay_resets(&self, reads: u32) {
         self.state().reset_reads = reads;
     }
 
-    /// Makes the device break the protocol, if that is allowed and the device runs.
-    pub fn break_protocol(&self, fault: Fault) {
+    /// Makes the device break the protocol, if that is allowed and the queue is in use.
+    pub fn break_protocol(&self, fault: Fault, queue: u16) {
         let state = &mut *self.state();
-        let Some(ring) = &state.ring else { return };
+        let Some(ring) = &mut state.queues[usize::from(queue)].ring else {
+            return;
+        };
         if !state.faults || state.function.common.is_resetting() {
             return;
         }
@@ -132,9 +176,12 @@ impl Disk {
                 let vector = state.function.common.config_vector();
                 self.interrupt(&mut state.function, 2, vector);
             }
-            Fault::IndexAhead => {
-                ring.set_used_idx(ring.used.wrapping_add(1));
-                self.interrupt_of_queue(&mut state.function);
+            Fault::UsedAhead => {
+                match ring {
+                    Ring::Split(ring) => ring.set_used_idx(ring.used.wrapping_add(1)),
+                    Ring::Packed(ring) => ring.mark_used(),
+                }
+                self.interrupt_of_queue(&mut state.function, queue);
             }
             Fault::NoStatus | Fault::Error => state.next = Some(fault),
         }
@@ -150,16 +197,24 @@ impl Disk {
         self.messages.fetch_and(!bit, Ordering::Relaxed) & bit != 0
     }
 
-    /// Carries out requests if the device was notified.
+    /// Carries out the requests in the queues that were notified.
     pub fn serve_notified(&self) {
         let state = &mut *self.state();
-        if mem::take(&mut state.notified) && state.serve() {
-            self.interrupt_of_queue(&mut state.function);
+        let event_idx = state.function.common.agreed() & EVENT_IDX != 0;
+        for (number, queue) in (0..).zip(&mut state.queues) {
+            if let (true, Some(ring)) = (mem::take(&mut queue.notified), &mut queue.ring)
+                && ring.serve(event_idx, |chain| {
+                    queue.has_served = true;
+                    execute(&mut state.blocks, state.next.take(), chain);
+                })
+            {
+                self.interrupt_of_queue(&mut state.function, number);
+            }
         }
     }
 
-    fn interrupt_of_queue(&self, function: &mut Function) {
-        let vector = function.common.queue_vector(0);
+    fn interrupt_of_queue(&self, function: &mut Function, queue: u16) {
+        let vector = function.common.queue_vector(queue);
         self.interrupt(function, 1, vector);
     }
 
@@ -173,33 +228,50 @@ impl Disk {
     }
 }
 
-impl State {
+impl Ring {
     /// Carries out the requests that are available. Returns whether to interrupt.
-    fn serve(&mut self) -> bool {
-        let Some(ring) = &mut self.ring else {
-            return false;
-        };
-        let event_idx = self.function.common.agreed() & EVENT_IDX != 0;
-        let before = ring.used;
-        while ring.enable_notifications(event_idx) {
-            let chain = ring.take().expect("available");
-            execute(&mut self.blocks, self.next.take(), &chain);
-            ring.finish(&chain, chain.writable_bytes());
+    fn serve(&mut self, event_idx: bool, mut execute: impl FnMut(&Chain)) -> bool {
+        match self {
+            Self::Split(ring) => {
+                let before = ring.used;
+                while ring.enable_notifications(event_idx) {
+                    let chain = ring.take().expect("available");
+                    execute(&chain);
+                    ring.finish(&chain, chain.writable_bytes());
+                }
+                ring.interrupt_wanted(event_idx, before)
+            }
+            Self::Packed(ring) => {
+                let before = ring.next_used;
+                while ring.enable_notifications(event_idx) {
+                    let chain = ring.take().expect("valid").expect("available");
+                    execute(&chain);
+                    ring.finish(&chain, chain.writable_bytes());
+                }
+                ring.interrupt_wanted(event_idx, before).expect("valid")
+            }
         }
-        ring.interrupt_wanted(event_idx, before)
     }
+}
 
-    /// Compares the ring with the registers, and checks the driver.
+impl State {
+    /// Compares the rings with the registers, and checks the driver.
     fn accessed(&mut self) {
         assert_eq!(self.driver_errors.list(), [""; 0]);
         let common = &self.function.common;
-        let ring = common.ring(0).filter(|_| common.status() & DRIVER_OK != 0);
-        match ring {
-            None => (self.ring, self.notified) = (None, false),
-            Some(ring) => {
-                self.ring
-                    .get_or_insert_with(|| RingDevice::new(&PhysicalMemory, ring));
-            }
+        let is_running = common.status() & DRIVER_OK != 0;
+        for (number, queue) in (0..).zip(&mut self.queues) {
+            let Some(ring) = common.ring(number).filter(|_| is_running) else {
+                *queue = Queue::default();
+                continue;
+            };
+            queue.ring.get_or_insert_with(|| {
+                if common.agreed() & RING_PACKED == 0 {
+                    Ring::Split(RingDevice::new(&PhysicalMemory, ring))
+                } else {
+                    Ring::Packed(PackedRingDevice::new(&PhysicalMemory, ring))
+                }
+            });
         }
     }
 }
@@ -250,9 +322,10 @@ impl Device for Disk {
             put(at + 8, &((STRIDE * index) as u32).to_le_bytes());
             put(at + 12, &length.to_le_bytes());
         }
-        // MSI-X, enabled, with two messages; or another capability, which the driver ignores.
+        // MSI-X, enabled, with a message for each queue and one more; or another capability, which
+        // the driver ignores.
         let msix = if self.msix {
-            [0x11, 0, 1, 0x80]
+            [0x11, 0, self.state().queues.len() as u8, 0x80]
         } else {
             [1, 0, 0, 0]
         };
@@ -284,8 +357,9 @@ impl Device for Disk {
         let (structure, at) = place(at);
         let common = &mut state.function.common;
         match structure {
+            // All queues have one address.
             Structure::Notify => {
-                state.notified = true;
+                state.queues[value as usize].notified = true;
                 return;
             }
             Structure::Common if (at, value) == (offset::STATUS, 0) => {

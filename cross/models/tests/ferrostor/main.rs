@@ -28,40 +28,67 @@ mod disk;
 
 storport::registered!(driver::Ferrostor: PassiveInitialize, MessageInterrupt, Timer);
 
-use ferrostor_models::port::Interrupts;
-
 use bench::{Bench, Kind};
+use disk::Properties;
 
 const SUCCESS: u8 = wdk_sys::SRB_STATUS_SUCCESS as u8;
 
+const SPLIT: Properties = Properties {
+    packed: false,
+    event_idx: true,
+    queues: 1,
+};
+const PACKED: Properties = Properties {
+    packed: true,
+    ..SPLIT
+};
+const SPLIT_PLAIN: Properties = Properties {
+    event_idx: false,
+    ..SPLIT
+};
+const TWO_SPLIT: Properties = Properties { queues: 2, ..SPLIT };
+const TWO_PACKED: Properties = Properties {
+    queues: 2,
+    event_idx: false,
+    ..PACKED
+};
+
 #[test]
 fn data_are_written_flushed_and_read() {
-    for (interrupts, event_idx) in [(Interrupts::Messages(2), true), (Interrupts::Line, false)] {
-        let bench = Bench::new(interrupts, 0, event_idx);
+    for (messages, properties) in [
+        (true, SPLIT),
+        (false, SPLIT_PLAIN),
+        (false, PACKED),
+        (true, TWO_SPLIT),
+        (true, TWO_PACKED),
+    ] {
+        let bench = Bench::new(messages, 0, properties);
         bench.adapter().start();
-        let answer = |kind| {
-            let answer = bench.send(0, kind);
+        let answer = |processor, kind| {
+            let answer = bench.send(processor, kind);
             bench.settle();
             answer.get().expect("settled").clone()
         };
-        assert_eq!(answer(Kind::Write(1)).status, SUCCESS);
-        assert_eq!(answer(Kind::DurableWrite(3)).status, SUCCESS);
-        assert_eq!(answer(Kind::Flush).status, SUCCESS);
-        for block in [1, 3] {
-            let read = answer(Kind::Read(block));
+        assert_eq!(answer(0, Kind::Write(1)).status, SUCCESS);
+        assert_eq!(answer(1, Kind::DurableWrite(3)).status, SUCCESS);
+        assert_eq!(answer(0, Kind::Flush).status, SUCCESS);
+        for (processor, block) in [(0, 1), (1, 3)] {
+            let read = answer(processor, Kind::Read(block));
             assert_eq!((read.status, read.length), (SUCCESS, 512));
             assert_eq!(read.data, [block + 1; 512]);
         }
+        // Each processor has a queue of its own.
+        assert_eq!(bench.disk.served_queues(), properties.queues.into());
         bench.stop(|| {});
     }
 }
 
 #[test]
 fn a_slow_reset_completes_all_requests() {
-    let bench = Bench::new(Interrupts::Messages(2), 0, true);
+    let bench = Bench::new(true, 0, TWO_PACKED);
     bench.adapter().start();
     bench.disk.delay_resets(30);
-    let read = bench.send(0, Kind::Read(0));
+    let read = bench.send(1, Kind::Read(0));
     let reset = bench.send(0, Kind::Reset);
     bench.adapter().run_dpcs();
     assert!(bench.adapter().is_paused());
@@ -76,7 +103,7 @@ fn a_slow_reset_completes_all_requests() {
 
 #[test]
 fn a_restart_ends_a_pause_from_before_the_stop() {
-    let bench = Bench::new(Interrupts::Messages(2), 0, true);
+    let bench = Bench::new(true, 0, SPLIT);
     bench.adapter().start();
     bench.disk.delay_resets(30);
     // Nothing is in flight.
@@ -90,8 +117,8 @@ fn a_restart_ends_a_pause_from_before_the_stop() {
 }
 
 /// Runs random callbacks during two lives of the adapter. The first life has a restart.
-fn random_orders(interrupts: Interrupts, channels: u32, event_idx: bool) {
-    let bench = Bench::new(interrupts, channels, event_idx);
+fn random_orders(messages: bool, channels: u32, properties: Properties) {
+    let bench = Bench::new(messages, channels, properties);
     bench.find();
     bench.plugged.beside(
         |processor, random| bench.callback(processor, random),
@@ -120,15 +147,20 @@ fn random_orders(interrupts: Interrupts, channels: u32, event_idx: bool) {
 
 #[test]
 fn random_orders_with_an_interrupt_line() {
-    random_orders(Interrupts::Line, 0, false);
+    random_orders(false, 0, SPLIT_PLAIN);
 }
 
 #[test]
-fn random_orders_with_messages() {
-    random_orders(Interrupts::Messages(2), 0, true);
+fn random_orders_with_a_packed_ring_and_messages() {
+    random_orders(true, 0, PACKED);
 }
 
 #[test]
-fn random_orders_with_messages_and_concurrent_channels() {
-    random_orders(Interrupts::Messages(2), 2, true);
+fn random_orders_with_two_split_rings_and_concurrent_channels() {
+    random_orders(true, 2, TWO_SPLIT);
+}
+
+#[test]
+fn random_orders_with_two_packed_rings_and_concurrent_channels() {
+    random_orders(true, 2, TWO_PACKED);
 }
