@@ -38,7 +38,7 @@ use crate::{
     error::{Error, QueueFault},
     events::Event,
     io::{Admission, Queue, RequestQueue},
-    registers::Window,
+    registers::{Bell, Window},
     report::{Report, bits, number, restart_text, text},
 };
 
@@ -727,12 +727,12 @@ pub fn start_device<'a>(
 ///
 /// # Errors
 /// Why the device does not have the queue.
-pub fn enable_queue(
-    device: &mut Device<Window<'_>, Negotiated>,
+pub fn enable_queue<'a>(
+    device: &mut Device<Window<'a>, Negotiated>,
     number: u16,
     ring: RingPlacement,
     message: Option<u16>,
-) -> Result<EnabledQueue, virtio::Error> {
+) -> Result<EnabledQueue<Bell<'a>>, virtio::Error> {
     let found = device.find_queue(number, ring.size)?;
     if let Some(message) = message {
         device.route_queue(&found, message)?;

@@ -1,6 +1,9 @@
 //! The miniport: Storport's callbacks for a virtio disk.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
+use core::{
+    iter,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering},
+};
 
 use scsi::Disk;
 use storport::{
@@ -12,7 +15,7 @@ use storport::{
 };
 use virtio::{
     blk::TOTAL_SLOTS,
-    slots::{Slot, SlotAllocator},
+    slots::{Slot, SlotAllocator, SlotSize},
     transport::{Isr, StatusRegister},
 };
 
@@ -85,13 +88,15 @@ impl<'a> Adapter<'a> {
         self.queues.get(..active).unwrap_or_default()
     }
 
-    /// Reserves a slot of the queue of this processor, or if that is full, of another queue.
-    pub fn reserve(&self, cx: &BuildIo<'_, 'a>) -> Option<(&'a RequestQueue<'a>, Slot)> {
+    /// Reserves a slot of at least `size`, if possible of the queue of this processor.
+    pub fn reserve(
+        &self,
+        cx: &BuildIo<'_, 'a>,
+        size: SlotSize,
+    ) -> Option<(&'a RequestQueue<'a>, Slot)> {
         let own = self.queue_of_processor(cx);
-        match own.slots.reserve() {
-            Some(slot) => Some((own, slot)),
-            None => self.reserve_elsewhere(),
-        }
+        let mut queues = iter::once(own).chain(self.active_queues());
+        queues.find_map(|queue| Some((queue, queue.slots.reserve(size)?)))
     }
 
     /// The queue for requests of the current processor.
@@ -122,13 +127,6 @@ impl<'a> Adapter<'a> {
             };
             number.store(chosen.unwrap_or(0), Ordering::Relaxed);
         }
-    }
-
-    /// Reserves a slot of the first queue that has one.
-    #[cold]
-    pub fn reserve_elsewhere(&self) -> Option<(&'a RequestQueue<'a>, Slot)> {
-        let mut queues = self.active_queues().iter();
-        queues.find_map(|queue| Some((queue, queue.slots.reserve()?)))
     }
 
     /// Runs `run` with the life cycle and the right to open the queues. `cx` proves that no other

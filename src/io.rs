@@ -17,16 +17,16 @@ use storport::{
     level::{self, Below},
 };
 use virtio::{
-    blk::{CacheMode, RequestError, Requests, Segment},
+    blk::{CacheMode, Refusal, Refused, RequestError, Requests, Segment},
     queue::{NotPublished, Rejection, RingFault, Used, VirtQueue},
-    slots::{Prepared, Slot, SlotAllocator},
+    slots::{Prepared, Slot, SlotAllocator, SlotSize},
     transport::{EnabledQueue, Notifier, Quiet},
 };
 
 use crate::{
     driver::Adapter,
     events::Event,
-    registers::Window,
+    registers::{Bell, Window},
     report::{Report, number},
 };
 
@@ -90,7 +90,7 @@ pub struct Queue<'a> {
     ring: VirtQueue<'a, InFlightTable<'a>>,
     /// Shows that the device has enabled the queue, from then until DRIVER_OK.
     /// [`Life`](crate::device::Life) makes the notifier of it.
-    pub enabled: Option<EnabledQueue>,
+    pub enabled: Option<EnabledQueue<Bell<'a>>>,
     admission: Admission<'a>,
     /// An initiator's request to reset the device, until [`Life`](crate::device::Life) takes
     /// it. Only the first queue has one.
@@ -102,7 +102,7 @@ pub enum Admission<'a> {
     /// They are submitted: the device is live.
     Open {
         /// The queue's notifier.
-        notifier: Notifier<Window<'a>>,
+        notifier: Notifier<Bell<'a>>,
         /// The device's `writeback` field. `None` if the write cache cannot be switched.
         cache_mode: Option<CacheMode<Window<'a>>>,
     },
@@ -191,7 +191,7 @@ impl<'a> Queue<'a> {
 
     /// Returns the notification that the device needs for the requests that were published
     /// since the last call. Without a free place in `notifying` it is sent here.
-    #[inline]
+    #[inline(always)]
     fn notification<'n>(&mut self, notifying: &'n Notifying) -> Option<Notification<'n, 'a>> {
         if !self.ring.notification_needed() {
             return None;
@@ -239,7 +239,7 @@ impl Notifying {
 /// A notification to be sent after the queue's lock was released.
 #[must_use = "the device waits for it, and is never reset without it"]
 struct Notification<'n, 'a> {
-    notifier: Notifier<Window<'a>>,
+    notifier: Notifier<Bell<'a>>,
     place: &'n AtomicBool,
 }
 
@@ -264,16 +264,32 @@ pub fn build<'a>(
         return build_control(adapter, cx, srb, function);
     }
     let address = srb.address();
+    if address.path == 0
+        && address.target == 0
+        && let Some(op) = adapter.disk.transfer(Lun(address.lun.into()), srb.cdb())
+        && let Some(extent) = op.extent()
+    {
+        return transfer(adapter, cx, srb, op, extent);
+    }
+    build_command(adapter, cx, srb)
+}
+
+/// Completes a SCSI command that needs no device, or prepares the request that it needs.
+#[inline(never)]
+fn build_command<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+) -> Option<(Srb<'a>, Request)> {
+    let address = srb.address();
     if address.path != 0 || address.target != 0 {
-        let failure = absent_unit(function, address);
+        let failure = absent_unit(Function::ExecuteScsi, address);
         return fail(srb, failure.unwrap_or(Failure::InvalidRequest));
     }
     match adapter.disk.execute(Lun(address.lun.into()), srb.cdb()) {
-        Ok(Outcome::Media(op)) => match op {
-            MediaOp::Read(extent) | MediaOp::Write(extent) | MediaOp::DurableWrite(extent) => {
-                transfer(adapter, cx, srb, op, extent)
-            }
-            MediaOp::Flush | MediaOp::SwitchCache(_) => flush(adapter, cx, srb, op),
+        Ok(Outcome::Media(op)) => match op.extent() {
+            Some(extent) => transfer_elsewhere(adapter, cx, srb, op, extent),
+            None => flush(adapter, cx, srb, op),
         },
         Ok(Outcome::Good) => succeed(srb),
         Ok(Outcome::Data(reply)) => answer(cx, srb, reply),
@@ -291,20 +307,19 @@ fn transfer<'a>(
     op: MediaOp,
     extent: Extent,
 ) -> Option<(Srb<'a>, Request)> {
-    if !direction_fits(&srb, op.direction()) {
-        return fail(srb, Failure::InvalidRequest);
-    }
     let queue = adapter.queue_of_processor(cx);
-    match queue.slots.reserve() {
-        Some(slot) => transfer_in(queue, slot, cx, srb, op, extent),
-        None => transfer_elsewhere(adapter, cx, srb, op, extent),
+    if direction_fits(&srb, op.direction())
+        && queue.requests.slot_size(extent) == SlotSize::Small
+        && let Some(slot) = queue.slots.reserve(SlotSize::Small)
+    {
+        return transfer_in(adapter, queue, slot, cx, srb, op, extent);
     }
+    transfer_elsewhere(adapter, cx, srb, op, extent)
 }
 
-/// Prepares a read or a write in another queue, because the queue of this processor is full. It is
-/// a function of its own, and [`transfer`] does not call [`Adapter::reserve`], because otherwise each
-/// request would pay for this case.
-#[cold]
+/// Prepares a read or a write that needs a large slot, or a queue with a free slot other than that
+/// of this processor. It is a function of its own, because otherwise each request would pay for
+/// this case.
 #[inline(never)]
 fn transfer_elsewhere<'a>(
     adapter: &Adapter<'a>,
@@ -313,8 +328,12 @@ fn transfer_elsewhere<'a>(
     op: MediaOp,
     extent: Extent,
 ) -> Option<(Srb<'a>, Request)> {
-    match adapter.reserve_elsewhere() {
-        Some((queue, slot)) => transfer_in(queue, slot, cx, srb, op, extent),
+    if !direction_fits(&srb, op.direction()) {
+        return fail(srb, Failure::InvalidRequest);
+    }
+    // All queues have the same limits.
+    match adapter.reserve(cx, adapter.first.requests.slot_size(extent)) {
+        Some((queue, slot)) => transfer_in(adapter, queue, slot, cx, srb, op, extent),
         None => without_slot(srb),
     }
 }
@@ -322,6 +341,7 @@ fn transfer_elsewhere<'a>(
 /// Prepares a read or a write in a slot of `queue`.
 #[inline(always)]
 fn transfer_in<'a>(
+    adapter: &Adapter<'a>,
     queue: &'a RequestQueue<'a>,
     slot: Slot,
     cx: &mut BuildIo<'_, 'a>,
@@ -341,11 +361,37 @@ fn transfer_in<'a>(
     };
     match prepared {
         Ok(prepared) => Some((srb, Request::Device { prepared, op })),
-        Err(refused) => {
-            // The data does not fit the CDB, or exceeds the limits that Storport knows.
-            release(queue, cx, refused.slot);
-            fail(srb, Failure::InvalidRequest)
+        Err(refused) => transfer_refused(adapter, queue, refused, cx, srb),
+    }
+}
+
+/// Prepares a read or a write that was refused in a slot of `queue`: in a large slot, if the data
+/// is too scattered for a small one. Otherwise fails the request, because its data does not fit the
+/// CDB, or exceeds the limits that Storport knows.
+#[cold]
+#[inline(never)]
+fn transfer_refused<'a>(
+    adapter: &Adapter<'a>,
+    queue: &'a RequestQueue<'a>,
+    refused: Refused,
+    cx: &mut BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+) -> Option<(Srb<'a>, Request)> {
+    let Refused { slot, reason } = refused;
+    let was_small = slot.size() == SlotSize::Small;
+    release(queue, cx, slot);
+    if reason != Refusal::TooScattered || !was_small || !queue.requests.has_large_slots() {
+        return fail(srb, Failure::InvalidRequest);
+    }
+    // Executed again, because parameters for the operation would cost every request.
+    let Ok(Outcome::Media(op)) = adapter.disk.execute(Lun(0), srb.cdb()) else {
+        return fail(srb, Failure::InvalidRequest);
+    };
+    match (op.extent(), adapter.reserve(cx, SlotSize::Large)) {
+        (Some(extent), Some((queue, slot))) => {
+            transfer_in(adapter, queue, slot, cx, srb, op, extent)
         }
+        (_, _) => without_slot(srb),
     }
 }
 
@@ -363,9 +409,9 @@ fn flush<'a>(
         MediaOp::SwitchCache(_) => adapter
             .first
             .slots
-            .reserve()
+            .reserve(SlotSize::Small)
             .map(|slot| (adapter.first, slot)),
-        _ => adapter.reserve(cx),
+        _ => adapter.reserve(cx, SlotSize::Small),
     };
     let Some((queue, slot)) = reserved else {
         return without_slot(srb);
@@ -559,30 +605,36 @@ pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, 
     let Some(queue) = adapter.queues.get(usize::from(prepared.queue())) else {
         return srb.busy();
     };
-    let submitted = queue
-        .locked
-        .with(cx, |open| open.submit(adapter, queue, prepared, srb, op));
-    match submitted {
-        Ok(Some(notification)) => notification.send(),
-        Ok(None) => {}
-        Err((srb, answer)) => complete_unsubmitted(adapter, cx, srb, op, answer),
+    let mut notification = None;
+    let submitted = queue.locked.with(cx, |open| {
+        open.submit(adapter, queue, prepared, srb, op)?;
+        // Not part of the result: its bytes would overlap those of an error, and every request
+        // would pay for taking them apart.
+        notification = open.notification(&queue.notifying);
+        Ok(())
+    });
+    if let Some(notification) = notification {
+        notification.send();
+    }
+    if let Err((srb, answer)) = submitted {
+        complete_unsubmitted(adapter, cx, srb, op, answer);
     }
 }
 
 impl<'a> Queue<'a> {
-    /// Publishes a request of HwStartIo. Returns the notification if the device needs one.
+    /// Publishes a request of HwStartIo.
     ///
     /// # Errors
     /// The SRB and how to complete it, if it was not published. Its slot is free.
     #[inline]
-    fn submit<'n>(
+    fn submit(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &'n RequestQueue<'a>,
+        queue: &RequestQueue<'a>,
         prepared: Prepared,
         srb: Srb<'a>,
         op: MediaOp,
-    ) -> Result<Option<Notification<'n, 'a>>, (Srb<'a>, Answer)> {
+    ) -> Result<(), (Srb<'a>, Answer)> {
         if let Err(answer) = self.check(adapter, op) {
             self.ring.cancel(queue.slots, prepared);
             return Err((srb, answer));
@@ -592,7 +644,7 @@ impl<'a> Queue<'a> {
             op,
         };
         match self.ring.publish(queue.slots, prepared, srb, start) {
-            Ok(()) => Ok(self.notification(&queue.notifying)),
+            Ok(()) => Ok(()),
             Err(NotPublished { given, reason }) => Err((
                 given,
                 match reason {
@@ -615,7 +667,7 @@ impl<'a> Queue<'a> {
         match &self.admission {
             Admission::Open { cache_mode, .. } => match op {
                 MediaOp::SwitchCache(switch) => {
-                    switch_cache(adapter, cache_mode.as_ref(), switch.policy)
+                    switch_cache(adapter, cache_mode.as_ref(), switch.policy())
                 }
                 _ => Ok(()),
             },
@@ -721,7 +773,7 @@ fn complete_unsubmitted<'a>(
         Answer::Fail(failure) => srb.fail(failure),
         Answer::Refuse(sense) => {
             if let MediaOp::SwitchCache(switch) = op {
-                Report::cache_mode_unchanged(switch.policy).log_in_start_io(cx);
+                Report::cache_mode_unchanged(switch.policy()).log_in_start_io(cx);
             }
             check_condition(srb, sense);
         }
@@ -731,8 +783,9 @@ fn complete_unsubmitted<'a>(
 /// Requests that the device has returned, and that are completed without the lock.
 #[derive(Default)]
 struct Batch<'a> {
-    /// The requests that succeeded, with the number of bytes that were transferred.
-    succeeded: ArrayVec<(StartedSrb<'a>, u32), BATCH>,
+    /// The requests that succeeded, with the number of bytes that were transferred. It has 64 bits
+    /// so that the pair has no padding, which would cost every request six instructions.
+    succeeded: ArrayVec<(StartedSrb<'a>, u64), BATCH>,
     /// The requests that failed, with their sense data.
     failed: ArrayVec<(StartedSrb<'a>, Sense), BATCH>,
 }
@@ -741,7 +794,7 @@ impl<'a> Batch<'a> {
     /// Adds a request that succeeded. The batch is not full.
     #[inline]
     fn push_succeeded(&mut self, srb: StartedSrb<'a>, bytes: u32) {
-        let _: Result<(), _> = self.succeeded.try_push((srb, bytes));
+        let _: Result<(), _> = self.succeeded.try_push((srb, bytes.into()));
     }
 
     #[cold]
@@ -753,7 +806,8 @@ impl<'a> Batch<'a> {
     #[inline]
     fn complete(&mut self) {
         for (srb, bytes) in self.succeeded.drain(..) {
-            srb.succeed(bytes);
+            // The cast keeps the whole number.
+            srb.succeed(bytes as u32);
         }
         if !self.failed.is_empty() {
             self.complete_failed();
@@ -805,11 +859,21 @@ impl<'a> Queue<'a> {
         let mut flushes = false;
         let drained = self.take_batch(adapter, queue, batch, &mut flushes);
         let notification = if flushes {
-            self.notification(&queue.notifying)
+            self.notification_of_flushes(queue)
         } else {
             None
         };
         (drained, notification)
+    }
+
+    /// As [`notification`](Self::notification), which is inlined in HwStartIo.
+    #[cold]
+    #[inline(never)]
+    fn notification_of_flushes<'n>(
+        &mut self,
+        queue: &'n RequestQueue<'a>,
+    ) -> Option<Notification<'n, 'a>> {
+        self.notification(&queue.notifying)
     }
 
     /// As [`take_used`](Self::take_used). Sets `flushes` if a flush was published.
@@ -866,7 +930,7 @@ impl<'a> Queue<'a> {
         }
         self.ring.release(queue.slots, slot);
         if let MediaOp::SwitchCache(switch) = op {
-            self.record_switch(adapter, switch.policy, outcome.is_ok());
+            self.record_switch(adapter, switch.policy(), outcome.is_ok());
         }
         match outcome {
             Ok(()) => batch.push_succeeded(srb, op.bytes()),

@@ -22,7 +22,7 @@ use virtio::{
     pci::{ConfigImage, Layout, Location, Structure, memory_bar},
     queue::{self, RingFault, VirtQueue, format::QueueFormat},
     queue_size::QueueSize,
-    slots::SlotAllocator,
+    slots::{SlotAllocator, SlotSize},
     transport::{Device, Failed, Features, Negotiated, Reset, ResetFailure, Windows},
 };
 
@@ -175,9 +175,8 @@ fn make_queue<'a>(
     limits: &Limits,
 ) -> Option<RequestQueue<'a>> {
     let number = u16::try_from(number).ok()?;
-    let slots = limits.shape.slots();
-    let in_flight = cx.table(slots.get().into(), |_, _| Some(None))?;
-    let slots = cx.table(1, |_, _| Some(SlotAllocator::new(number, slots)))?;
+    let in_flight = cx.table(limits.shape.slots().get().into(), |_, _| Some(None))?;
+    let slots = cx.table(1, |_, _| Some(limits.slot_allocator(number)))?;
     let slots = slots.share().first()?;
     let (ring, requests) = make_ring(memory, number, config, limits, in_flight)?;
     Some(RequestQueue {
@@ -371,7 +370,7 @@ fn ask_identity<'a>(
     mut ring: IdentityRing<'a, '_>,
     requests: &Requests<'a>,
 ) -> Result<(Stage<'a>, [u8; IDENTITY]), Error> {
-    let slots = &SlotAllocator::new(0, QueueSize::ONE);
+    let slots = &SlotAllocator::new(0, QueueSize::ONE, 0);
     let mut attempts_left = IDENTITY_ATTEMPTS;
     loop {
         let mut enabled = None;
@@ -428,7 +427,7 @@ fn poll_identity(
     // No interrupt routine is connected yet, and another device may share the pin.
     ring.suppress_interrupts();
     let prepared = slots
-        .reserve()
+        .reserve(SlotSize::Small)
         .and_then(|slot| requests.identify(slots, slot).ok());
     let Some(prepared) = prepared else {
         return Ok(NO_IDENTITY);

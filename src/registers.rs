@@ -4,14 +4,34 @@
     reason = "shared memory passes from one crate to the other"
 )]
 
-use storport::{MappedRegisters, UncachedExtension, UncachedParts};
-use virtio::{dma::DmaMemory, registers::Registers};
+use storport::{MappedRegisters, RegisterU16, UncachedExtension, UncachedParts};
+use virtio::{
+    dma::DmaMemory,
+    registers::{Doorbell, Registers},
+};
 
 /// The mapped registers of one of the device's structures.
 #[derive(Clone)]
 pub struct Window<'a>(pub MappedRegisters<'a>);
 
-impl Registers for Window<'_> {
+/// The register to which a queue's notifications are written.
+#[derive(Clone)]
+pub struct Bell<'a>(RegisterU16<'a>);
+
+impl Doorbell for Bell<'_> {
+    #[inline]
+    fn write(&self, value: u16) {
+        self.0.write(value);
+    }
+}
+
+impl<'a> Registers for Window<'a> {
+    type Doorbell = Bell<'a>;
+
+    fn doorbell(&self, offset: usize) -> Option<Bell<'a>> {
+        self.0.register_u16(offset).map(Bell)
+    }
+
     #[inline]
     fn length(&self) -> usize {
         self.0.length()

@@ -56,15 +56,34 @@ pub enum MediaOp {
 
 /// A switch of the write cache.
 ///
-/// It has the alignment of an [`Extent`], so that the compiler copies a [`MediaOp`] in words
-/// and not in bytes.
+/// Its fields have the widths of those of an [`Extent`], so that the compiler copies a [`MediaOp`]
+/// in words, and [`MediaOp::bytes`] reads the same field for each operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(align(8))]
 pub struct CacheSwitch {
+    /// 1 for write-back, 0 for write-through.
+    write_back: u64,
+    list_length: u32,
+}
+
+impl CacheSwitch {
+    /// A switch to `policy`, for which a parameter list of `list_length` bytes asked.
+    #[must_use]
+    pub fn new(policy: CachePolicy, list_length: u8) -> Self {
+        Self {
+            write_back: u64::from(policy == CachePolicy::WriteBack),
+            list_length: list_length.into(),
+        }
+    }
+
     /// The policy that the initiator asks for.
-    pub policy: CachePolicy,
-    /// The length in bytes of the parameter list that asked for the switch.
-    pub list_length: u8,
+    #[must_use]
+    pub fn policy(self) -> CachePolicy {
+        if self.write_back == 0 {
+            CachePolicy::WriteThrough
+        } else {
+            CachePolicy::WriteBack
+        }
+    }
 }
 
 impl MediaOp {
@@ -81,6 +100,16 @@ impl MediaOp {
         }
     }
 
+    /// The blocks of a read or a write.
+    #[inline]
+    #[must_use]
+    pub fn extent(&self) -> Option<Extent> {
+        match *self {
+            Self::Read(extent) | Self::Write(extent) | Self::DurableWrite(extent) => Some(extent),
+            Self::Flush | Self::SwitchCache(_) => None,
+        }
+    }
+
     /// The number of bytes of data that the command transfers if it succeeds.
     #[inline]
     #[must_use]
@@ -88,7 +117,7 @@ impl MediaOp {
         match self {
             Self::Read(extent) | Self::Write(extent) | Self::DurableWrite(extent) => extent.bytes(),
             Self::Flush => 0,
-            Self::SwitchCache(switch) => switch.list_length.into(),
+            Self::SwitchCache(switch) => switch.list_length,
         }
     }
 }
@@ -119,7 +148,7 @@ impl Disk {
         }
     }
 
-    /// Executes the commands that are not inlined into the driver's I/O path.
+    /// Executes the commands that are not inlined into a driver's I/O path.
     #[inline(never)]
     fn execute_other(&self, operation: u8, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
         match operation {
@@ -143,6 +172,28 @@ impl Disk {
             opcode::MODE_SENSE_10 => mode::mode_sense_10(self, cdb),
             opcode::REPORT_LUNS => luns::report_luns(self, cdb),
             _ => Err(Sense::INVALID_COMMAND_OPERATION_CODE),
+        }
+    }
+
+    /// Returns the operation of a READ or WRITE (10 or 16) that the device must carry out, as
+    /// [`execute`](Self::execute) does. Returns `None` for every other command, and for one that
+    /// fails. It is for the I/O path, where `execute` would cost more.
+    #[inline]
+    #[must_use]
+    pub fn transfer(&self, lun: Lun, cdb: &[u8]) -> Option<MediaOp> {
+        if lun != Lun(0) {
+            return None;
+        }
+        let outcome = match *cdb.first()? {
+            opcode::READ_10 => medium::read(self, Range::of_10(cdb).ok()?),
+            opcode::READ_16 => medium::read(self, Range::of_16(cdb).ok()?),
+            opcode::WRITE_10 => medium::write(self, Range::of_10(cdb).ok()?),
+            opcode::WRITE_16 => medium::write(self, Range::of_16(cdb).ok()?),
+            _ => return None,
+        };
+        match outcome {
+            Ok(Outcome::Media(op)) => Some(op),
+            _ => None,
         }
     }
 

@@ -276,12 +276,8 @@ impl ModeSelect {
                 } else {
                     CachePolicy::WriteBack
                 };
-                change = (policy != disk.write_cache.policy()).then_some(MediaOp::SwitchCache(
-                    CacheSwitch {
-                        policy,
-                        list_length: self.length,
-                    },
-                ));
+                change = (policy != disk.write_cache.policy())
+                    .then_some(MediaOp::SwitchCache(CacheSwitch::new(policy, self.length)));
             }
             rest = pages;
         }
@@ -557,7 +553,7 @@ mod tests {
         Ok(select.parse(disk, list)?.map(|operation| {
             assert_eq!(operation.bytes() as usize, select.length());
             match operation {
-                MediaOp::SwitchCache(switch) => switch.policy,
+                MediaOp::SwitchCache(switch) => switch.policy(),
                 other => panic!("{other:?}"),
             }
         }))

@@ -77,7 +77,7 @@ impl Target {
             MediaOp::Flush => self.unflushed = 0,
             MediaOp::SwitchCache(switch) => {
                 self.unflushed = 0;
-                self.disk.write_cache.switch(switch.policy);
+                self.disk.write_cache.switch(switch.policy());
             }
         }
         Ok(operation.bytes() as usize)

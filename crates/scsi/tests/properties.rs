@@ -257,6 +257,27 @@ proptest! {
         }
     }
 
+    /// The short way of the I/O path never differs from `execute`.
+    #[test]
+    fn the_transfers_of_reads_and_writes_are_those_of_execute(
+        disk in any_disk(), lun in any_lun(), cdb in any_cdb(),
+        operation in prop::sample::select(&[0x28_u8, 0x2A, 0x88, 0x8A][..]),
+    ) {
+        let mut transfer = cdb.clone();
+        if let Some(first) = transfer.first_mut() {
+            *first = operation;
+        }
+        for cdb in [cdb, transfer] {
+            let is_transfer = matches!(cdb.first(), Some(0x28 | 0x2A | 0x88 | 0x8A));
+            let expected = match disk.execute(lun, &cdb) {
+                Ok(Outcome::Media(op)) if is_transfer => Some(op),
+                _ => None,
+            };
+            prop_assert_eq!(disk.transfer(lun, &cdb), expected);
+            prop_assert_eq!(expected.and_then(|op| op.extent()).is_some(), expected.is_some());
+        }
+    }
+
     #[test]
     fn reads_and_writes_of_all_cdb_lengths_agree_with_the_model(
         disk in any_disk(),
@@ -345,8 +366,8 @@ proptest! {
             Ok(None) => {}
             Ok(Some(MediaOp::SwitchCache(switch))) => {
                 prop_assert!(disk.write_cache.is_switchable());
-                prop_assert_ne!(switch.policy, disk.write_cache.policy());
-                disk.write_cache.switch(switch.policy);
+                prop_assert_ne!(switch.policy(), disk.write_cache.policy());
+                disk.write_cache.switch(switch.policy());
                 prop_assert_eq!(select.parse(&disk, &list), Ok(None));
             }
             Ok(Some(other)) => panic!("{other:?}"),

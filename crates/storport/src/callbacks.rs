@@ -2,7 +2,11 @@
 //! makes the context of its callback, and calls the miniport's method with it.
 #![expect(unsafe_code, reason = "Storport calls these with raw pointers")]
 
-use core::{marker::PhantomData, mem::offset_of, ptr::NonNull};
+use core::{
+    marker::PhantomData,
+    mem::{self, offset_of},
+    ptr::NonNull,
+};
 
 use wdk_sys::{
     _INTERRUPT_SYNCHRONIZATION_MODE, _KINTERRUPT_MODE, _SCSI_ADAPTER_CONTROL_STATUS,
@@ -260,7 +264,8 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
     let call = (&raw const cx).addr();
     // SAFETY: The SRB's extension has SrbExtensionSize bytes, which only this SRB uses.
     unsafe { Built::call_or_life_in(memory).write(call) };
-    let Some((built, request)) = M::build_io(adapter, &mut cx, srb) else {
+    let result = M::build_io(adapter, &mut cx, srb);
+    let Some((built, request)) = &result else {
         return truth(false);
     };
     let memory: *mut Built<M::Request<'_>> = built.extension().cast();
@@ -277,9 +282,10 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
     let life = extension.header.state.life() as usize;
     // SAFETY: As above.
     unsafe { Built::call_or_life_in(memory).write(life) };
-    // SAFETY: As above.
-    unsafe { Built::request_in(memory).write(request) };
-    let _: NonNull<wdk_sys::SCSI_REQUEST_BLOCK> = built.into_block();
+    // Copied in place, because a move would copy the value twice.
+    // SAFETY: As above. The value is forgotten below, so it exists once.
+    unsafe { Built::request_in(memory).copy_from_nonoverlapping(request, 1) };
+    mem::forget(result);
     truth(true)
 }
 

@@ -83,7 +83,7 @@ pub use lock::{
 pub use miniport::{Interrupted, MessageLocks, Miniport, NotFound, register};
 pub use performance::{MessageTarget, Performance, StartIoParameters};
 pub use pool::Pool;
-pub use registers::MappedRegisters;
+pub use registers::{MappedRegisters, RegisterU16};
 pub use routines::{
     AtMostDispatch, AtPassive, InStartIo, IssuesDpcs, MayAllocate, MayStall, Optimizes, Processor,
     SeesMessages, WhileRunning,

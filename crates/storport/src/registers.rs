@@ -67,6 +67,40 @@ unsafe extern "C" {
     safe fn ferrostor_models_register_write(address: usize, width: usize, value: u64);
 }
 
+/// A 16-bit register of a mapped range.
+///
+/// # Invariants
+///
+/// `register` is aligned, and lies in registers that are mapped for as long as the adapter exists.
+#[derive(Clone)]
+pub struct RegisterU16<'adapter> {
+    register: NonNull<u16>,
+    adapter: Brand<'adapter>,
+}
+
+// SAFETY: `RegisterU16`'s invariant: the register is mapped on every thread. Each access is one
+// instruction.
+unsafe impl Send for RegisterU16<'_> {}
+// SAFETY: As for `Send`.
+unsafe impl Sync for RegisterU16<'_> {}
+
+impl RegisterU16<'_> {
+    /// Writes the register, after all earlier memory accesses.
+    #[cfg_attr(target_arch = "aarch64", inline(never))]
+    #[cfg_attr(not(target_arch = "aarch64"), inline)]
+    pub fn write(&self, value: u16) {
+        before_write();
+        let register = self.register.as_ptr();
+        #[cfg(miri)]
+        ferrostor_models_register_write(register.addr(), size_of::<u16>(), value.into());
+        #[cfg(not(miri))]
+        // SAFETY: `RegisterU16`'s invariant.
+        unsafe {
+            register.write_volatile(value);
+        }
+    }
+}
+
 macro_rules! accesses {
     ($($read:ident $write:ident $width:ident;)*) => {$(
         #[doc = concat!("Reads the `", stringify!($width), "` at byte `offset`.")]
@@ -104,7 +138,7 @@ macro_rules! accesses {
     )*};
 }
 
-impl MappedRegisters<'_> {
+impl<'adapter> MappedRegisters<'adapter> {
     /// Makes a range of registers at `base`.
     ///
     /// # Safety
@@ -139,9 +173,21 @@ impl MappedRegisters<'_> {
 
     #[inline]
     fn register<T>(&self, offset: usize) -> Option<*mut T> {
-        let end = offset.checked_add(size_of::<T>())?;
+        if self.length.checked_sub(offset)? < size_of::<T>() {
+            return None;
+        }
         let register: *mut T = self.base.as_ptr().wrapping_add(offset).cast();
-        (end <= self.length && register.is_aligned()).then_some(register)
+        register.is_aligned().then_some(register)
+    }
+
+    /// The 16-bit register at byte `offset`. Returns `None` if it is not inside the range, or not
+    /// aligned.
+    #[must_use]
+    pub fn register_u16(&self, offset: usize) -> Option<RegisterU16<'adapter>> {
+        Some(RegisterU16 {
+            register: NonNull::new(self.register(offset)?)?,
+            adapter: PhantomData,
+        })
     }
 
     accesses! {

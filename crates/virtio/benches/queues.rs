@@ -22,7 +22,7 @@ use virtio::dma::DmaMemory;
 use virtio::queue::VirtQueue;
 use virtio::queue::format::QueueFormat;
 use virtio::queue_size::QueueSize;
-use virtio::slots::SlotAllocator;
+use virtio::slots::{SlotAllocator, SlotSize};
 use virtio::spec::F;
 use virtio_drivers::queue::VirtQueue as OtherQueue;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
@@ -240,7 +240,7 @@ impl<'m> Ours<'m> {
             extent.expect("on the disk")
         };
         Self {
-            slots: SlotAllocator::new(0, count),
+            slots: limits.slot_allocator(0),
             requests,
             queue: queue.expect("memory"),
             extents: std::array::from_fn(extent),
@@ -260,7 +260,7 @@ impl<'m> Ours<'m> {
 
 impl Driver for Ours<'_> {
     fn submit(&mut self, number: usize) {
-        let slot = self.slots.reserve().expect("a slot");
+        let slot = self.slots.reserve(SlotSize::Small).expect("a slot");
         let segment = Segment {
             address: self.data + (number * BLOCK) as u64,
             length: BLOCK as u32,

@@ -260,7 +260,7 @@ pub struct Area<'m, const HEAD: usize> {
     memory: PhantomData<&'m ()>,
 }
 
-impl<const HEAD: usize> Area<'_, HEAD> {
+impl<'m, const HEAD: usize> Area<'m, HEAD> {
     /// A pointer to the field of type `T` at `OFFSET`.
     #[inline]
     fn field<T: Record, const OFFSET: usize>(&self) -> NonNull<u8> {
@@ -301,12 +301,40 @@ impl<const HEAD: usize> Area<'_, HEAD> {
         self.physical.wrapping_add(OFFSET as u64)
     }
 
-    /// The physical address of the table.
+    /// The table behind the fields.
     #[inline]
     #[must_use]
-    pub fn table(&self) -> u64 {
-        // Does not wrap: the table lies inside the memory.
-        self.physical.wrapping_add(HEAD as u64)
+    pub fn table(&self) -> DmaTable<'m> {
+        DmaTable {
+            // SAFETY: `Area`'s invariant: there are `HEAD` bytes before the descriptors.
+            start: unsafe { self.start.add(HEAD) },
+            // Does not wrap: the table lies inside the memory.
+            physical: self.physical.wrapping_add(HEAD as u64),
+            entries: self.entries,
+            memory: PhantomData,
+        }
+    }
+}
+
+/// The table of one [`Area`].
+///
+/// # Invariants
+///
+/// From `start` on, which is aligned, there are `entries` descriptors inside one [`DmaMemory`].
+#[derive(Debug)]
+pub struct DmaTable<'m> {
+    start: NonNull<u8>,
+    physical: u64,
+    entries: u16,
+    memory: PhantomData<&'m ()>,
+}
+
+impl DmaTable<'_> {
+    /// The physical address.
+    #[inline]
+    #[must_use]
+    pub fn physical(&self) -> u64 {
+        self.physical
     }
 
     /// Writes entry `number` of the table. Returns `None` if there is no such entry.
@@ -335,21 +363,21 @@ impl<const HEAD: usize> Area<'_, HEAD> {
             return None;
         }
         // Does not wrap: the entry lies inside the memory, or at its end.
-        let offset = usize::from(first)
-            .wrapping_mul(size_of::<TableEntry>())
-            .wrapping_add(HEAD);
-        // SAFETY: `Area`'s invariant: there are `HEAD` bytes and `entries` descriptors, and
-        // `first` is at most `entries`.
+        let offset = usize::from(first).wrapping_mul(size_of::<TableEntry>());
+        // SAFETY: `DmaTable`'s invariant: there are `entries` descriptors, and `first` is at most
+        // `entries`.
         let mut place = unsafe { self.start.add(offset) };
-        for (index, value) in values.iter().enumerate() {
+        let (mut index, mut rest) = (0_usize, values);
+        while let [value, others @ ..] = rest {
             // At most `entries`, which has 16 bits.
             let entry = entry(first.wrapping_add(index as u16), value);
-            // SAFETY: `Area`'s invariant: there are `entries` descriptors. There are at most
-            // `entries - first` values, and this runs once for each, so this entry is in the
-            // table. `HEAD` is a multiple of 16, so the entry is aligned.
+            // SAFETY: `DmaTable`'s invariant: there are `entries` aligned descriptors. There are
+            // at most `entries - first` values, and this runs once for each, so this entry is in
+            // the table.
             unsafe { entry.into_words().store(place) };
             // SAFETY: As above: the result is at most the end of the table.
             place = unsafe { place.add(size_of::<TableEntry>()) };
+            (index, rest) = (index.wrapping_add(1), others);
         }
         // As above.
         Some(first.wrapping_add(values.len() as u16))
@@ -921,8 +949,9 @@ mod tests {
 
         assert_eq!(areas.area(0).physical::<3>(), PHYSICAL + 64 + 3);
         assert_eq!(areas.area(1).physical::<0>(), PHYSICAL + 64 + 128);
-        assert_eq!(areas.area(1).table(), PHYSICAL + 64 + 128 + 48);
-        assert_eq!(areas.area(3).table(), areas.area(1).table());
+        let table = |index| areas.area(index).table().physical();
+        assert_eq!(table(1), PHYSICAL + 64 + 128 + 48);
+        assert_eq!(table(3), table(1));
         areas.area(1).write::<u8, 47>(0xEE);
         assert_eq!(areas.area(1).read::<u8, 47>(), 0xEE);
         assert_eq!(areas.area(0).read::<u8, 47>(), 0);
@@ -933,17 +962,17 @@ mod tests {
     fn entries_beyond_the_end_of_the_table_are_not_written() {
         let mut page = Page([0; 1024]);
         let areas = dma(&mut page, 128).areas::<16>(size(1), 3).unwrap();
-        let area = areas.area(0);
+        let table = areas.area(0).table();
         let entry = |number, word: &u64| TableEntry::from_words([word + u64::from(number), 0]);
 
-        assert_eq!(area.write_entries(0, &[0x50, 0x60, 0x70], entry), Some(3));
-        assert_eq!(area.write_entries(2, &[0x80], entry), Some(3));
-        assert_eq!(area.write_entries(1, &[4, 4, 4], entry), None);
-        assert_eq!(area.write_entries(3, &[], entry), Some(3));
-        assert_eq!(area.write_entries(4, &[], entry), None);
-        assert_eq!(area.write_entry(3, TableEntry::from_words([9, 0])), None);
+        assert_eq!(table.write_entries(0, &[0x50, 0x60, 0x70], entry), Some(3));
+        assert_eq!(table.write_entries(2, &[0x80], entry), Some(3));
+        assert_eq!(table.write_entries(1, &[4, 4, 4], entry), None);
+        assert_eq!(table.write_entries(3, &[], entry), Some(3));
+        assert_eq!(table.write_entries(4, &[], entry), None);
+        assert_eq!(table.write_entry(3, TableEntry::from_words([9, 0])), None);
         assert_eq!(
-            area.write_entry(2, TableEntry::from_words([0x83, 0])),
+            table.write_entry(2, TableEntry::from_words([0x83, 0])),
             Some(())
         );
         let tables = areas.tables();

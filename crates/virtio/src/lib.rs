@@ -60,10 +60,10 @@
 //! use virtio::dma::DmaMemory;
 //! use virtio::pci::{Layout, Location};
 //! use virtio::queue_size::QueueSize;
-//! use virtio::registers::Registers;
+//! use virtio::registers::{Doorbell, Registers};
 //! use virtio::queue::VirtQueue;
 //! use virtio::queue::format::QueueFormat;
-//! use virtio::slots::SlotAllocator;
+//! use virtio::slots::SlotSize;
 //! use virtio::transport::{Device, Windows};
 //!
 //! # use std::cell::RefCell;
@@ -102,7 +102,13 @@
 //! #     device.memory.store8(status.address, 0);
 //! #     device.finish(&chain, chain.writable_bytes());
 //! # }
-//! # impl Registers for Window<'_> {
+//! # struct Bell<'d>(Window<'d>, usize);
+//! # impl Doorbell for Bell<'_> {
+//! #     fn write(&self, value: u16) { self.0.write_u16(self.1, value) }
+//! # }
+//! # impl<'d> Registers for Window<'d> {
+//! #     type Doorbell = Bell<'d>;
+//! #     fn doorbell(&self, offset: usize) -> Option<Bell<'d>> { Some(Bell(*self, offset)) }
 //! #     fn length(&self) -> usize { 64 }
 //! #     fn read_u8(&self, offset: usize) -> u8 { self.read::<1>(offset)[0] }
 //! #     fn read_u16(&self, offset: usize) -> u16 { u16::from_le_bytes(self.read(offset)) }
@@ -146,11 +152,10 @@
 //! // SAFETY: The memory has 16384 bytes, and only driver and device access it.
 //! let mut dma = unsafe { DmaMemory::new(memory.start(), PHYSICAL, 8192)? };
 //! let requests = Requests::new(&mut dma, &config, &limits)?;
-//! let slots = limits.shape.slots();
-//! let table = vec![None; slots.get().into()];
+//! let table = vec![None; limits.shape.slots().get().into()];
 //! let tables = requests.tables();
 //! let mut queue = VirtQueue::new(&mut dma, found.index(), limits.shape, tables, table)?;
-//! let slots = SlotAllocator::new(found.index(), slots);
+//! let slots = limits.slot_allocator(found.index());
 //!
 //! let enabled = device.enable_queue(found, queue.placement())?;
 //! let device = device.start().expect("DRIVER_OK");
@@ -159,7 +164,7 @@
 //! // Prepare a read of the first block, without the queue's lock.
 //! let extent = config.capacity.extent(Lba(0), Blocks(1))?;
 //! let buffer = Segment { address: PHYSICAL + 8192, length: 512 };
-//! let slot = slots.reserve().expect("a free slot");
+//! let slot = slots.reserve(SlotSize::Small).expect("a free slot");
 //! let prepared = requests.read(&slots, slot, extent, &[buffer], |it| *it).expect("a request");
 //!
 //! // Publish it, under the lock.

@@ -20,6 +20,13 @@
 ///   that memory must not overtake the read.
 /// - Register accesses happen in program order.
 pub trait Registers {
+    /// See [`Self::doorbell`].
+    type Doorbell: Doorbell;
+
+    /// The 16-bit register at `offset`, to which notifications are written. Returns `None` if it is
+    /// not inside the window, or `offset` is not a multiple of 2.
+    fn doorbell(&self, offset: usize) -> Option<Self::Doorbell>;
+
     /// The number of bytes that are mapped.
     fn length(&self) -> usize;
 
@@ -40,4 +47,10 @@ pub trait Registers {
 
     /// Writes the 32 bits at `offset`, a multiple of 4.
     fn write_u32(&self, offset: usize, value: u32);
+}
+
+/// A 16-bit register whose place in its window was checked, so that a notification needs no check.
+pub trait Doorbell {
+    /// Writes the register, as [`Registers::write_u16`] does.
+    fn write(&self, value: u16);
 }

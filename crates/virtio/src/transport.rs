@@ -22,7 +22,7 @@ use virtio_spec::{DeviceStatus, F, le128};
 use crate::error::Error;
 use crate::pci::{Layout, Structure};
 use crate::queue_size::QueueSize;
-use crate::registers::Registers;
+use crate::registers::{Doorbell, Registers};
 
 /// The device-independent features that this crate supports.
 ///
@@ -280,25 +280,24 @@ impl RingPlacement {
 /// A configured queue. [`Device<R, Live>::notifier`](Device::notifier) returns its
 /// notifier.
 #[derive(Debug)]
-pub struct EnabledQueue {
+pub struct EnabledQueue<D> {
     index: u16,
-    notify_offset: usize,
+    doorbell: D,
 }
 
 /// Sends a queue's available buffer notifications. Only a live device returns one (V13).
 #[derive(Clone, Debug)]
-pub struct Notifier<R> {
-    notify: R,
-    offset: usize,
+pub struct Notifier<D> {
+    doorbell: D,
     queue: u16,
 }
 
-impl<R: Registers> Notifier<R> {
+impl<D: Doorbell> Notifier<D> {
     /// Notifies the device of new buffers, by a 16-bit write of the queue's number (V71).
     /// Runs at any IRQL.
     #[inline]
     pub fn notify(&self) {
-        self.notify.write_u16(self.offset, self.queue);
+        self.doorbell.write(self.queue);
     }
 }
 
@@ -812,12 +811,16 @@ impl<R: Registers> Device<R, Negotiated> {
         &mut self,
         queue: FoundQueue,
         ring: RingPlacement,
-    ) -> Result<EnabledQueue, Error> {
+    ) -> Result<EnabledQueue<R::Doorbell>, Error> {
         let enabled = self.set_up_queue(queue, ring);
         self.record_failure(enabled)
     }
 
-    fn set_up_queue(&self, queue: FoundQueue, ring: RingPlacement) -> Result<EnabledQueue, Error> {
+    fn set_up_queue(
+        &self,
+        queue: FoundQueue,
+        ring: RingPlacement,
+    ) -> Result<EnabledQueue<R::Doorbell>, Error> {
         let FoundQueue {
             index,
             notify_offset,
@@ -826,6 +829,13 @@ impl<R: Registers> Device<R, Negotiated> {
         if ring.size > queue.size || !ring.is_aligned() {
             return Err(Error::RingUnfit { index });
         }
+        let doorbell = self.windows.notify.doorbell(notify_offset);
+        let doorbell = doorbell.ok_or(Error::NotifyAddressOutside {
+            index,
+            // Fits: a platform has pointers of 64 bits at most.
+            offset: notify_offset as u64,
+            length: self.windows.notify.length(),
+        })?;
         let common = &self.windows.common;
         common.write_u16(common::QUEUE_SELECT, index);
         common.write_u16(common::QUEUE_SIZE, ring.size.get());
@@ -834,10 +844,7 @@ impl<R: Registers> Device<R, Negotiated> {
         write_u64(common, common::QUEUE_DEVICE, ring.device);
         common.write_u16(common::QUEUE_ENABLE, 1);
         if common.read_u16(common::QUEUE_ENABLE) == 1 {
-            Ok(EnabledQueue {
-                index,
-                notify_offset,
-            })
+            Ok(EnabledQueue { index, doorbell })
         } else {
             Err(Error::QueueNotEnabled { index })
         }
@@ -912,13 +919,12 @@ impl<R> Device<R, Live> {
     }
 }
 
-impl<R: Registers + Clone> Device<R, Live> {
+impl<R: Registers> Device<R, Live> {
     /// The notifier of a queue that was enabled before the start.
     #[must_use]
-    pub fn notifier(&self, queue: EnabledQueue) -> Notifier<R> {
+    pub fn notifier(&self, queue: EnabledQueue<R::Doorbell>) -> Notifier<R::Doorbell> {
         Notifier {
-            notify: self.windows.notify.clone(),
-            offset: queue.notify_offset,
+            doorbell: queue.doorbell,
             queue: queue.index,
         }
     }

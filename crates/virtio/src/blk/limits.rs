@@ -5,6 +5,7 @@ use super::config::Config;
 use crate::error::Error;
 use crate::queue::format::{QueueFormat, RingShape};
 use crate::queue_size::QueueSize;
+use crate::slots::SlotAllocator;
 
 /// Bytes of a page. At worst, each page of a buffer is a segment of its own.
 pub const PAGE: u32 = 4096;
@@ -12,8 +13,8 @@ pub const PAGE: u32 = 4096;
 /// The descriptors of a request that are not for data: the header's and the status's.
 pub(super) const FRAME: u16 = 2;
 
-/// The limits of one request. A request within them is never refused as
-/// [`TooScattered`](super::Refusal::TooScattered).
+/// The limits of one request. In a slot of [`Requests::size_for`](super::Requests::size_for) a
+/// request within them is never refused as [`TooScattered`](super::Refusal::TooScattered).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The shape of the queue. The number of its slots is the maximum number of requests in
@@ -38,7 +39,55 @@ impl Limits {
         // Does not saturate: `limits` has subtracted `FRAME` before.
         self.data_descriptors.saturating_add(FRAME)
     }
+
+    /// How many of the queue's slots are large: a quarter. `None` if all slots are equal: if they
+    /// are few, if no request is long, if a page takes several descriptors, or without indirect
+    /// descriptors.
+    pub(super) fn large_slots(&self) -> Option<QueueSize> {
+        let slots = self.shape.slots();
+        let is_mixed = self.shape.format().is_indirect
+            && slots.get() >= MIXED_FROM
+            && self.size_max >= PAGE
+            && self.table_entries() > SMALL_TABLE;
+        is_mixed.then(|| slots.divided_by(QueueSize::power(2)))
+    }
+
+    /// Makes the allocator of the slots of queue number `queue`.
+    #[must_use]
+    pub fn slot_allocator(&self, queue: u16) -> SlotAllocator {
+        let large = self.large_slots().map_or(0, QueueSize::get);
+        SlotAllocator::new(queue, self.shape.slots(), large)
+    }
+
+    /// The number of descriptors in the table of a small slot.
+    pub(super) fn small_table_entries(&self) -> u16 {
+        match self.large_slots() {
+            None => self.table_entries(),
+            Some(_) => SMALL_TABLE,
+        }
+    }
+
+    /// The maximum length of a transfer in a small slot, in bytes.
+    pub(super) fn small_bytes(&self) -> u32 {
+        match self.large_slots() {
+            None => u32::MAX,
+            Some(_) => SMALL_BYTES,
+        }
+    }
 }
+
+/// The maximum length of a transfer in a small slot, if there are large slots.
+const SMALL_BYTES: u32 = 64 << 10;
+
+/// The number of descriptors in the table of a small slot, if there are large slots. A transfer of
+/// [`SMALL_BYTES`] needs 19 of them, wherever its buffer begins. The area of such a slot fills 6
+/// cache lines.
+const SMALL_TABLE: u16 = 21;
+
+const _: () = assert!(SMALL_BYTES / PAGE + 1 + FRAME as u32 <= SMALL_TABLE as u32);
+
+/// The number of slots from which some are small.
+const MIXED_FROM: u16 = 16;
 
 /// The maximum number of slots that up to 32 queues have together, with [`Room::of_each`].
 pub const TOTAL_SLOTS: u16 = 512;
@@ -54,7 +103,7 @@ pub struct Room {
 
 impl Room {
     /// The room in each of `queues` queues: 16 to 256 slots, a power of two. Up to 32 queues have
-    /// at most [`TOTAL_SLOTS`] slots together, whose areas take at most about 2 MiB.
+    /// at most [`TOTAL_SLOTS`] slots together, whose areas take at most about 700 KiB.
     #[must_use]
     pub fn of_each(queues: u16) -> Self {
         let slots = TOTAL_SLOTS.checked_div(queues).unwrap_or(TOTAL_SLOTS);
@@ -179,6 +228,36 @@ mod tests {
         assert_eq!(by_disk.max_segments, 126);
         assert_eq!(by_table.max_segments, 32);
         assert_eq!(by_table.max_transfer, 31 * 4096);
+    }
+
+    /// Only a quarter of the slots has a table for the longest request.
+    #[test]
+    fn a_quarter_of_many_slots_is_large() {
+        let large = |size_max, format, size: u16, table_entries| {
+            let size = QueueSize::new(size).unwrap();
+            let limits = limits(&config(size_max, None), format, size, room(table_entries));
+            let limits = limits.unwrap();
+            (
+                limits.large_slots().map(QueueSize::get),
+                limits.small_table_entries(),
+                limits.small_bytes(),
+            )
+        };
+
+        assert_eq!(large(None, INDIRECT, 256, 256), (Some(64), 21, 64 << 10));
+        assert_eq!(
+            large(Some(4096), INDIRECT, 32, 256),
+            (Some(8), 21, 64 << 10)
+        );
+        let all = u32::MAX;
+        assert_eq!(
+            large(None, INDIRECT, 16, 256),
+            (None, 16, all),
+            "no request is long"
+        );
+        assert_eq!(large(None, INDIRECT, 256, 21), (None, 21, all));
+        assert_eq!(large(Some(2048), INDIRECT, 256, 256), (None, 256, all));
+        assert_eq!(large(None, DIRECT, 4096, 256), (None, 64, all));
     }
 
     /// V33: a chain without indirect descriptors has only the descriptors of its slot.

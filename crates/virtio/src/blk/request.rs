@@ -10,6 +10,8 @@
 //! header identity status (pad) table: header, data…, status
 //! ```
 //!
+//! The tables of large slots lie in areas of their own, because they are long.
+//!
 //! The owner of the slot writes to the area, without a lock. The driver reads back only
 //! the status byte and the identity, once each. It writes an invalid status before the
 //! device sees the request, and so recognises a status that the device did not write.
@@ -19,10 +21,10 @@ use virtio_spec::blk;
 
 use super::config::Config;
 use super::limits::Limits;
-use crate::dma::{CACHE_LINE, DmaAreas, DmaMemory, DmaTables, Record};
+use crate::dma::{Area, CACHE_LINE, DmaAreas, DmaMemory, DmaTable, DmaTables, Record};
 use crate::error::Error;
 use crate::queue::table::{Access, PackedEntries, SplitEntries, TableFormat};
-use crate::slots::{Prepared, Slot, SlotAllocator};
+use crate::slots::{Prepared, Slot, SlotAllocator, SlotSize};
 
 /// Bytes of a disk's identity (V89).
 pub const IDENTITY: usize = 20;
@@ -141,11 +143,48 @@ pub enum RequestError {
     UnknownStatus(u8),
 }
 
+/// Finishes a request whose data descriptors are entries 1 to `last` - 1 of `table`. Entry 0 becomes
+/// the header's descriptor, and entry `last` the status's. So descriptors that the device reads
+/// precede those that it writes (V31). Also writes the header and the invalid status to `area`, and
+/// marks the request as prepared.
+#[inline]
+fn frame<F: TableFormat>(
+    slots: &SlotAllocator,
+    slot: Slot,
+    area: &Area<'_, HEAD>,
+    table: &DmaTable<'_>,
+    header: Header,
+    last: u16,
+) -> Result<Prepared, Refused> {
+    area.write::<Header, HEADER_AT>(header);
+    area.write::<u8, STATUS_AT>(POISON);
+
+    let header = area.physical::<HEADER_AT>();
+    let first = F::entry(0, header, HEADER as u32, Access::DeviceReads);
+    let status = area.physical::<STATUS_AT>();
+    let status = F::last(status, STATUS as u32, Access::DeviceWrites);
+    // The last entry first, so that the compiler needs no check for the other one.
+    let written = table
+        .write_entry(last, status)
+        .and_then(|()| table.write_entry(0, first));
+    if written.is_none() {
+        let reason = Refusal::TooScattered;
+        return Err(Refused { slot, reason });
+    }
+    // Does not wrap: `last` is an entry of the table.
+    Ok(slots.stage(slot, table.physical(), last.wrapping_add(1)))
+}
+
 /// The areas of all slots of a queue, in which requests are prepared.
 #[derive(Debug)]
 pub struct Requests<'m> {
     areas: DmaAreas<'m, HEAD>,
+    /// The tables of the large slots, if there are any.
+    large_tables: Option<DmaAreas<'m, 0>>,
     has_linked_tables: bool,
+    /// The maximum number of bytes of a request in a small slot.
+    small_bytes: u32,
+    /// The maximum number of data descriptors of a request.
     data_descriptors: u16,
     size_max: u32,
     read_only: bool,
@@ -157,9 +196,12 @@ impl<'m> Requests<'m> {
     /// the memory.
     #[must_use]
     pub fn memory_needed(limits: &Limits) -> usize {
-        DmaAreas::<HEAD>::stride(limits.table_entries())
-            .saturating_mul(usize::from(limits.shape.slots().get()))
-            .saturating_add(CACHE_LINE - 1)
+        let small = DmaAreas::<HEAD>::stride(limits.small_table_entries())
+            .saturating_mul(usize::from(limits.shape.slots().get()));
+        let large = limits.large_slots().map_or(0, |count| {
+            DmaAreas::<0>::stride(limits.table_entries()).saturating_mul(usize::from(count.get()))
+        });
+        small.saturating_add(large).saturating_add(CACHE_LINE - 1)
     }
 
     /// Carves zeroed areas for all slots out of `memory`, for a disk with `config`.
@@ -173,8 +215,13 @@ impl<'m> Requests<'m> {
         limits: &Limits,
     ) -> Result<Self, Error> {
         Ok(Self {
-            areas: memory.areas(limits.shape.slots(), limits.table_entries())?,
+            areas: memory.areas(limits.shape.slots(), limits.small_table_entries())?,
+            large_tables: match limits.large_slots() {
+                Some(count) => Some(memory.areas(count, limits.table_entries())?),
+                None => None,
+            },
             has_linked_tables: limits.shape.format().has_linked_tables(),
+            small_bytes: limits.small_bytes(),
             data_descriptors: limits.data_descriptors,
             size_max: limits.size_max.max(1),
             read_only: config.read_only,
@@ -182,7 +229,38 @@ impl<'m> Requests<'m> {
         })
     }
 
-    /// The tables of all slots, for a queue without indirect descriptors.
+    /// The size of the slot that a read or a write of `extent` needs, if each segment but the first
+    /// and the last is a page or more.
+    #[inline]
+    #[must_use]
+    pub fn slot_size(&self, extent: Extent) -> SlotSize {
+        if extent.bytes() <= self.small_bytes {
+            SlotSize::Small
+        } else {
+            SlotSize::Large
+        }
+    }
+
+    /// Whether some slots are large. Otherwise all slots are equal.
+    #[must_use]
+    pub fn has_large_slots(&self) -> bool {
+        self.large_tables.is_some()
+    }
+
+    /// The area and the table of a slot.
+    #[inline]
+    fn area_and_table(&self, slot: &Slot) -> (Area<'_, HEAD>, DmaTable<'_>) {
+        let area = self.areas.area(slot.index());
+        let table = match (slot.size(), &self.large_tables) {
+            // The large slots are the last quarter, and there are as many tables. So the index
+            // modulo their number is that of the table.
+            (SlotSize::Large, Some(tables)) => tables.area(slot.index()).table(),
+            _ => area.table(),
+        };
+        (area, table)
+    }
+
+    /// The tables of all slots, for a queue without indirect descriptors, whose slots are equal.
     #[must_use]
     pub fn tables(&self) -> DmaTables<'m> {
         self.areas.tables()
@@ -244,10 +322,11 @@ impl<'m> Requests<'m> {
             return Err(Refused { slot, reason });
         }
         let header = Header::new(blk::T::Flush, Sector(0));
+        let (area, table) = self.area_and_table(&slot);
         if self.has_linked_tables {
-            self.frame::<SplitEntries>(slots, slot, header, 1)
+            frame::<SplitEntries>(slots, slot, &area, &table, header, 1)
         } else {
-            self.frame::<PackedEntries>(slots, slot, header, 1)
+            frame::<PackedEntries>(slots, slot, &area, &table, header, 1)
         }
     }
 
@@ -283,14 +362,15 @@ impl<'m> Requests<'m> {
         segment: impl Fn(&E) -> Segment,
     ) -> Result<Prepared, Refused> {
         let access = header.access();
+        let (area, table) = self.area_and_table(&slot);
         if self.has_linked_tables {
-            match self.describe::<SplitEntries, E>(&slot, access, bytes, list, segment) {
-                Ok(last) => self.frame::<SplitEntries>(slots, slot, header, last),
+            match self.describe::<SplitEntries, E>(&table, access, bytes, list, segment) {
+                Ok(last) => frame::<SplitEntries>(slots, slot, &area, &table, header, last),
                 Err(reason) => Err(Refused { slot, reason }),
             }
         } else {
-            match self.describe::<PackedEntries, E>(&slot, access, bytes, list, segment) {
-                Ok(last) => self.frame::<PackedEntries>(slots, slot, header, last),
+            match self.describe::<PackedEntries, E>(&table, access, bytes, list, segment) {
+                Ok(last) => frame::<PackedEntries>(slots, slot, &area, &table, header, last),
                 Err(reason) => Err(Refused { slot, reason }),
             }
         }
@@ -301,31 +381,30 @@ impl<'m> Requests<'m> {
     #[inline]
     fn describe<F: TableFormat, E>(
         &self,
-        slot: &Slot,
+        table: &DmaTable<'_>,
         access: Access,
         bytes: u32,
         list: &[E],
         segment: impl Fn(&E) -> Segment,
     ) -> Result<u16, Refusal> {
         // Usually each element takes one descriptor.
-        if list.len() <= usize::from(self.data_descriptors) && bytes <= self.size_max {
+        if bytes <= self.size_max {
             // The sum of each length less one. An empty segment adds 2^32 - 1, so that the sum is
             // not that of the extent, which is shorter. The sum does not wrap: there are at most
             // 2^16 segments.
             let mut sum = 0_u64;
-            let area = self.areas.area(slot.index());
             let entry = |number: u16, element: &E| {
                 let Segment { address, length } = segment(element);
                 sum = sum.wrapping_add(length.wrapping_sub(1).into());
                 F::entry(number, address, length, access)
             };
-            if let Some(last) = area.write_entries(1, list, entry)
+            if let Some(last) = table.write_entries(1, list, entry)
                 && sum.wrapping_add(list.len() as u64) == u64::from(bytes)
             {
                 return Ok(last);
             }
         }
-        self.describe_pieces::<F, E>(slot, access, bytes, list, segment)
+        self.describe_pieces::<F, E>(table, access, bytes, list, segment)
     }
 
     /// As [`Self::describe`], for lists with empty segments, with segments that are longer
@@ -334,13 +413,12 @@ impl<'m> Requests<'m> {
     #[inline(never)]
     fn describe_pieces<F: TableFormat, E>(
         &self,
-        slot: &Slot,
+        table: &DmaTable<'_>,
         access: Access,
         bytes: u32,
         list: &[E],
         segment: impl Fn(&E) -> Segment,
     ) -> Result<u16, Refusal> {
-        let area = self.areas.area(slot.index());
         let mut missing = bytes;
         let mut entry = 1_u16;
         for element in list {
@@ -359,7 +437,8 @@ impl<'m> Requests<'m> {
                 // Does not wrap: `entry` is at most `data_descriptors`, which leaves two entries
                 // for header and status.
                 let next = entry.wrapping_add(1);
-                area.write_entry(entry, F::entry(entry, address, length, access))
+                table
+                    .write_entry(entry, F::entry(entry, address, length, access))
                     .ok_or(Refusal::TooScattered)?;
                 address = address.wrapping_add(u64::from(length));
                 left = left.wrapping_sub(length);
@@ -370,37 +449,6 @@ impl<'m> Requests<'m> {
             }
         }
         Err(Refusal::BufferShort { missing })
-    }
-
-    /// Finishes a request whose data descriptors are entries 1 to `last` - 1. Entry 0
-    /// becomes the header's descriptor, and entry `last` the status's. So descriptors that
-    /// the device reads precede those that it writes (V31). Also writes the header and the
-    /// invalid status, and marks the request as prepared.
-    #[inline]
-    fn frame<F: TableFormat>(
-        &self,
-        slots: &SlotAllocator,
-        slot: Slot,
-        header: Header,
-        last: u16,
-    ) -> Result<Prepared, Refused> {
-        let area = self.areas.area(slot.index());
-        area.write::<Header, HEADER_AT>(header);
-        area.write::<u8, STATUS_AT>(POISON);
-
-        let header = area.physical::<HEADER_AT>();
-        let first = F::entry(0, header, HEADER as u32, Access::DeviceReads);
-        let status = area.physical::<STATUS_AT>();
-        let status = F::last(status, STATUS as u32, Access::DeviceWrites);
-        let written = area
-            .write_entry(0, first)
-            .and_then(|()| area.write_entry(last, status));
-        if written.is_none() {
-            let reason = Refusal::TooScattered;
-            return Err(Refused { slot, reason });
-        }
-        // Does not wrap: `last` is an entry of the table.
-        Ok(slots.stage(slot, area.table(), last.wrapping_add(1)))
     }
 
     /// Reads the outcome of a request that the device has returned. The status byte alone
@@ -459,14 +507,19 @@ mod tests {
     use crate::queue::format::{QueueFormat, RingShape};
     use crate::queue_size::QueueSize;
 
-    /// The area has a head of 48 bytes and a table, on cache lines of its own.
+    /// The area has a head of 48 bytes and a table, on cache lines of its own. The tables of large
+    /// slots are separate.
     #[test]
     fn each_slot_needs_an_area() {
-        for (data_descriptors, area) in [(3, 128), (4, 192)] {
+        for (log, data_descriptors, expected) in [
+            (2, 3, 4 * 128),
+            (2, 4, 4 * 192),
+            (8, 254, 256 * (48 + 21 * 16) + 64 * 256 * 16),
+        ] {
             let limits = Limits {
                 shape: RingShape::new(
                     QueueFormat::of(F::INDIRECT_DESC),
-                    QueueSize::power(2),
+                    QueueSize::power(log),
                     QueueSize::Q256,
                     4,
                 ),
@@ -477,7 +530,7 @@ mod tests {
             };
             let needed = Requests::memory_needed(&limits);
 
-            assert_eq!(needed, 4 * area + 63);
+            assert_eq!(needed, expected + 63);
         }
     }
 

@@ -263,7 +263,12 @@ where
         if in_flight.iter().any(Option::is_some) {
             return Err(Error::TableInUse);
         }
-        let longest_table = descriptor_tables.entries();
+        let longest_chain = if shape.format().is_indirect {
+            // The tables of large slots are longer than those that are copied.
+            shape.longest_chain()
+        } else {
+            shape.longest_chain().min(descriptor_tables.entries())
+        };
         Ok(Self {
             ring: if shape.format().is_packed {
                 AnyRing::Packed(PackedRing::new(memory, shape, descriptor_tables)?)
@@ -273,7 +278,7 @@ where
             requests: InFlightRequests {
                 queue,
                 slots: shape.slots().get(),
-                longest_chain: shape.longest_chain().min(longest_table),
+                longest_chain,
                 in_flight: 0,
                 table: in_flight,
                 fault: None,
@@ -367,7 +372,8 @@ where
         // Does not wrap: it counted the request that was taken out of the table.
         requests.in_flight = requests.in_flight.wrapping_sub(1);
         Ok(Some(Used {
-            slot: Slot::returned(requests.queue, slot),
+            // The cast keeps the number: `admit` puts no payload behind the first 256 places.
+            slot: Slot::returned(requests.queue, slot as u8),
             payload,
             written,
         }))
@@ -457,7 +463,7 @@ where
     pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator) -> Option<P> {
         let _: Quiet<'_> = quiet;
         let requests = &mut self.requests;
-        for (index, place) in (0..requests.slots).zip(requests.table.iter_mut()) {
+        for (index, place) in (0..=u8::MAX).zip(requests.table.iter_mut()) {
             if let Some(payload) = place.take() {
                 slots.release(Slot::returned(requests.queue, index));
                 // Does not wrap: it counted the request that was taken out of the table.

@@ -19,7 +19,7 @@ use super::{Rejection, VirtQueue, split};
 use crate::atomics::{Ordering, fence};
 use crate::dma::{CACHE_LINE, DmaAreas, DmaMemory, word};
 use crate::queue_size::QueueSize;
-use crate::slots::{Prepared, SlotAllocator};
+use crate::slots::{Prepared, SlotAllocator, SlotSize};
 use crate::transport::Quiet;
 
 const SIZE: QueueSize = QueueSize::power(2);
@@ -225,9 +225,9 @@ fn model(
             let mut page = Page::new();
             let device = Device::new(&mut page, format);
             let (queue, areas) = queue(&mut page, 0, format);
-            let slots = SlotAllocator::new(0, SLOTS);
-            let _first = slots.reserve().unwrap();
-            let slot = slots.reserve().unwrap();
+            let slots = SlotAllocator::new(0, SLOTS, 0);
+            let _first = slots.reserve(SlotSize::Small).unwrap();
+            let slot = slots.reserve(SlotSize::Small).unwrap();
             let area = areas.area(slot.index());
             let first = PackedEntries::entry(0, BUFFERS[0], 16, Access::DeviceReads);
             let last = PackedEntries::last(BUFFERS[1], 32, Access::DeviceWrites);
@@ -346,7 +346,7 @@ impl Shared {
     /// HwBuildIo for a request of queue `number`. Does nothing if no slot is free.
     fn build(&self, number: u16) {
         let slots = &self.slots[usize::from(number)];
-        if let Some(slot) = slots.reserve() {
+        if let Some(slot) = slots.reserve(SlotSize::Small) {
             // loom checks that no other processor accesses the area.
             self.areas[usize::from(number)].with_mut(|_| ());
             let prepared = slots.stage(slot, TABLE, 2);
@@ -400,7 +400,7 @@ fn a_reset_between_build_and_start_neither_loses_nor_duplicates_a_slot() {
             Mutex::new(queue)
         });
         let shared = Arc::new(Shared {
-            slots: [0, 1].map(|number| SlotAllocator::new(number, QueueSize::ONE)),
+            slots: [0, 1].map(|number| SlotAllocator::new(number, QueueSize::ONE, 0)),
             queues,
             prepared: Mutex::default(),
             areas: [UnsafeCell::new(0), UnsafeCell::new(0)],
@@ -427,7 +427,7 @@ fn a_reset_between_build_and_start_neither_loses_nor_duplicates_a_slot() {
         while shared.start() {}
 
         for (slots, queue) in shared.slots.iter().zip(&shared.queues) {
-            let free = core::iter::from_fn(|| slots.reserve()).count();
+            let free = core::iter::from_fn(|| slots.reserve(SlotSize::Small)).count();
             let in_flight = usize::from(queue.lock().unwrap().in_flight());
             assert_eq!(free + in_flight, 1, "a slot was lost or doubled");
         }

@@ -227,31 +227,20 @@ impl<'m> PackedRing<'m> {
         }
     }
 
-    /// Whether the device has used the descriptor at `next_used`.
+    /// The descriptor that the device uses next, if it has used it.
     #[inline]
-    fn is_used(&self) -> bool {
-        let (.., flags) = fields(self.parts.descriptors.read_second(self.next_used));
+    fn used_descriptor(&self) -> Option<Returned> {
+        // The length counts without the flag WRITE, too, with which the specification reserves it
+        // (§2.8.4): QEMU never sets the flag. It is only a statistic.
+        let (written, id, flags) = fields(self.parts.descriptors.read_second(self.next_used));
         let used = if self.wrap_counter(self.next_used) {
             AVAIL | USED
         } else {
             0
         };
-        // What the device wrote before the flags is read after them: the rest of the
-        // descriptor, status and data.
+        // What the device wrote before the flags is read after them: status and data.
         fence(Ordering::Acquire);
-        flags & (AVAIL | USED) == used
-    }
-
-    /// The descriptor that the device uses next, if it has used it.
-    #[inline]
-    fn used_descriptor(&self) -> Option<Returned> {
-        if !self.is_used() {
-            return None;
-        }
-        // The length counts without the flag WRITE, too, with which the specification reserves it
-        // (§2.8.4): QEMU never sets the flag. It is only a statistic.
-        let (written, id, _) = fields(self.parts.descriptors.read_second(self.next_used));
-        Some(Returned {
+        (flags & (AVAIL | USED) == used).then_some(Returned {
             slot: id,
             id,
             written,
@@ -336,9 +325,12 @@ impl Ring for PackedRing<'_> {
     #[inline]
     fn pop_used(&mut self, _in_flight: u16, _fault: &mut Option<RingFault>) -> Option<Returned> {
         let returned = self.used_descriptor()?;
-        let more = match self.lengths.get(usize::from(returned.slot)) {
-            Some(length) if self.tables.is_some() => u16::from(*length),
-            _ => 0,
+        let more = match &self.tables {
+            None => 0,
+            Some(_) => match self.lengths.get(usize::from(returned.slot)) {
+                Some(length) => u16::from(*length),
+                None => 0,
+            },
         };
         self.next_used = self.next_used.wrapping_add(more).wrapping_add(1);
         Some(returned)

@@ -14,7 +14,7 @@ use virtio::dma::DmaMemory;
 use virtio::queue::format::QueueFormat;
 use virtio::queue::{self, Used, VirtQueue};
 use virtio::queue_size::QueueSize;
-use virtio::slots::{Prepared, Slot, SlotAllocator};
+use virtio::slots::{Prepared, Slot, SlotAllocator, SlotSize};
 use virtio::spec::F;
 use virtio::transport::RingPlacement;
 
@@ -221,7 +221,7 @@ impl<'m, D: DeviceSide<'m>> Pair<'m, D> {
         assert!(dma.left() >= DATA_LENGTH, "ring and areas reach the data");
         let device = D::new(memory, ring_of(queue.placement()));
         Self {
-            slots: SlotAllocator::new(0, limits.shape.slots()),
+            slots: limits.slot_allocator(0),
             requests,
             queue,
             device,
@@ -231,7 +231,7 @@ impl<'m, D: DeviceSide<'m>> Pair<'m, D> {
     }
 
     pub fn slot(&self) -> Slot {
-        self.slots.reserve().expect("a free slot")
+        self.slots.reserve(SlotSize::Small).expect("a free slot")
     }
 
     pub fn release(&mut self, slot: Slot) {
@@ -240,7 +240,7 @@ impl<'m, D: DeviceSide<'m>> Pair<'m, D> {
 
     /// How many slots are free.
     pub fn free_slots(&mut self) -> usize {
-        let free: Vec<Slot> = std::iter::from_fn(|| self.slots.reserve()).collect();
+        let free: Vec<Slot> = std::iter::from_fn(|| self.slots.reserve(SlotSize::Small)).collect();
         let count = free.len();
         for slot in free {
             self.release(slot);
@@ -252,14 +252,20 @@ impl<'m, D: DeviceSide<'m>> Pair<'m, D> {
         self.next_tag.replace(self.next_tag.get() + 1)
     }
 
+    /// A slot of the size that a request for `extent` needs.
+    pub fn slot_for(&self, extent: Extent) -> Slot {
+        let size = self.requests.slot_size(extent);
+        self.slots.reserve(size).expect("a free slot")
+    }
+
     pub fn read(&self, extent: Extent, segments: &[Segment]) -> Result<Prepared, Refused> {
-        let slot = self.slot();
+        let slot = self.slot_for(extent);
         self.requests
             .read(&self.slots, slot, extent, segments, |it| *it)
     }
 
     pub fn write(&self, extent: Extent, segments: &[Segment]) -> Result<Prepared, Refused> {
-        let slot = self.slot();
+        let slot = self.slot_for(extent);
         self.requests
             .write(&self.slots, slot, extent, segments, |it| *it)
     }

@@ -6,7 +6,7 @@ use testbed_virtio::memory::Memory;
 use testbed_virtio::split_ring::RingDevice;
 use virtio::blk::RequestError;
 use virtio::queue::{Rejection, RingFault};
-use virtio::slots::SlotAllocator;
+use virtio::slots::{SlotAllocator, SlotSize};
 use virtio::spec::F;
 
 use crate::disk::{
@@ -471,8 +471,8 @@ fn a_slot_in_flight_is_not_published_again() {
     let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
     for (by_its_own, reason) in [(false, Rejection::Stale), (true, Rejection::Unfit)] {
-        let foreign = SlotAllocator::new(0, queue_size(8));
-        let slot = foreign.reserve().unwrap();
+        let foreign = SlotAllocator::new(0, queue_size(8), 0);
+        let slot = foreign.reserve(SlotSize::Small).unwrap();
         assert_eq!(slot.index(), chain.id);
         let prepared = pair
             .requests

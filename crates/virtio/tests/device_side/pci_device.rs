@@ -10,7 +10,7 @@ use testbed_virtio::common_config::{self, CommonConfig, Ring, offset};
 use testbed_virtio::driver_errors::DriverErrors;
 use testbed_virtio::function::{Function, Structure};
 use virtio::pci::{Layout, Location};
-use virtio::registers::Registers;
+use virtio::registers::{Doorbell, Registers};
 use virtio::spec::{F, le128};
 use virtio::transport::{Device, Reset, Windows};
 
@@ -243,7 +243,27 @@ macro_rules! accesses {
     )*};
 }
 
-impl Registers for Window<'_> {
+/// A notification register of the device.
+#[derive(Clone, Debug)]
+pub struct Bell<'d> {
+    window: Window<'d>,
+    offset: usize,
+}
+
+impl Doorbell for Bell<'_> {
+    fn write(&self, value: u16) {
+        self.window.write_u16(self.offset, value);
+    }
+}
+
+impl<'d> Registers for Window<'d> {
+    type Doorbell = Bell<'d>;
+
+    fn doorbell(&self, offset: usize) -> Option<Bell<'d>> {
+        let window = *self;
+        (offset + 2 <= self.length() && offset.is_multiple_of(2)).then_some(Bell { window, offset })
+    }
+
     fn length(&self) -> usize {
         match self.structure {
             Structure::Common => 0x38,

@@ -6,7 +6,7 @@ use testbed_virtio::split_ring::RingDevice;
 use virtio::queue::format::{QueueFormat, RingShape};
 use virtio::queue::{NotPublished, Rejection, RingFault, VirtQueue};
 use virtio::queue_size::QueueSize;
-use virtio::slots::{Prepared, SlotAllocator};
+use virtio::slots::{Prepared, SlotAllocator, SlotSize};
 
 use crate::disk::{FLAGS, Pair, data, dma, extent, memory, queue_size, ring_of};
 
@@ -52,9 +52,9 @@ fn slots_of_lost_requests_are_freed_without_a_reset() {
 fn only_its_own_queue_publishes_or_cancels_a_request() {
     let memory = memory();
     let mut pair = Pair::<RingDevice>::new(&memory, 8, FLAGS);
-    let other = SlotAllocator::new(1, queue_size(8));
+    let other = SlotAllocator::new(1, queue_size(8), 0);
     let build = |slots| {
-        let slot = other.reserve().unwrap();
+        let slot = other.reserve(SlotSize::Small).unwrap();
         assert_eq!(slot.queue(), 1);
         pair.requests
             .read(slots, slot, extent(0, 1), &[data(0, 512)], |it| *it)
@@ -69,10 +69,13 @@ fn only_its_own_queue_publishes_or_cancels_a_request() {
     pair.queue.cancel(&pair.slots, third);
     pair.queue.cancel(&other, fourth);
     assert_eq!(rejection(&mut pair, mixed), Rejection::Stale);
-    let slot = other.reserve().unwrap();
+    let slot = other.reserve(SlotSize::Small).unwrap();
     pair.release(slot);
 
-    assert_eq!(std::iter::from_fn(|| other.reserve()).count(), 2);
+    assert_eq!(
+        std::iter::from_fn(|| other.reserve(SlotSize::Small)).count(),
+        2
+    );
     assert_eq!(pair.free_slots(), 8);
     pair.reset();
     assert_eq!(pair.free_slots(), 8);

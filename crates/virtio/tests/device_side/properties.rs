@@ -9,10 +9,10 @@ use testbed_virtio::chain::Chain;
 use testbed_virtio::memory::{GuestMemory, Memory};
 use testbed_virtio::packed_ring::PackedRingDevice;
 use testbed_virtio::split_ring::RingDevice;
-use virtio::blk::{Config, Refusal, Segment};
+use virtio::blk::{Config, Refusal, Refused, Segment};
 use virtio::queue::Rejection;
 use virtio::queue::format::QueueFormat;
-use virtio::slots::{Prepared, Slot};
+use virtio::slots::{Prepared, Slot, SlotSize};
 use virtio::spec::F;
 
 use crate::disk::{
@@ -143,7 +143,7 @@ impl<'m, D: DeviceSide<'m>> World<'m, D> {
     fn step(&mut self, step: Step) {
         match step {
             Step::Reserve => {
-                let slot = self.pair.slots.reserve();
+                let slot = self.pair.slots.reserve(SlotSize::Small);
                 assert_eq!(slot.is_some(), self.free() > 0);
                 self.built.extend(slot);
             }
@@ -297,7 +297,7 @@ impl<'m, D: DeviceSide<'m>> World<'m, D> {
         for slot in std::mem::take(&mut self.built) {
             self.pair.release(slot);
         }
-        let free: HashSet<u16> = std::iter::from_fn(|| self.pair.slots.reserve())
+        let free: HashSet<u16> = std::iter::from_fn(|| self.pair.slots.reserve(SlotSize::Small))
             .map(|slot| slot.index())
             .collect();
         assert_eq!(free.len(), self.size());
@@ -388,10 +388,20 @@ proptest! {
         let mut pair = Pair::<RingDevice>::with_config(&memory, 32, FLAGS, disk);
         let most = usize::from(pair.limits.table_entries() - 2);
         let size_max = size_max.unwrap_or(u32::MAX);
+        let prepare = |pair: &Pair<'_>, slot| match is_write {
+            true => pair.requests.write(&pair.slots, slot, extent(0, sectors), &segments, |it| *it),
+            false => pair.requests.read(&pair.slots, slot, extent(0, sectors), &segments, |it| *it),
+        };
 
-        let prepared = match is_write {
-            true => pair.write(extent(0, sectors), &segments),
-            false => pair.read(extent(0, sectors), &segments),
+        let prepared = match prepare(&pair, pair.slot_for(extent(0, sectors))) {
+            // The list is too scattered for a small slot.
+            Err(Refused { slot, reason: Refusal::TooScattered })
+                if pair.requests.has_large_slots() =>
+            {
+                pair.release(slot);
+                prepare(&pair, pair.slots.reserve(SlotSize::Large).unwrap())
+            }
+            other => other,
         };
 
         let expected = pieces(&segments, sectors * 512, size_max, most);
@@ -408,7 +418,8 @@ proptest! {
         prop_assert!(memory.strips_are_untouched());
     }
 
-    /// A transfer within the limits is never refused, whatever its segments are.
+    /// A transfer within the limits is never refused in a slot of the size that it needs, whatever
+    /// pages its buffer has.
     #[test]
     fn a_transfer_within_the_limits_is_described_completely(
         size_max in prop::option::of(512..9000_u32),

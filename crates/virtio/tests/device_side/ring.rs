@@ -7,6 +7,7 @@ use testbed_virtio::split_ring::RingDevice;
 use virtio::Error;
 use virtio::blk::Refusal;
 use virtio::queue::{RingFault, VirtQueue};
+use virtio::slots::SlotSize;
 
 use crate::disk::{EVENT_IDX, FLAGS, Pair, config, data, dma, extent, memory, ring_of};
 
@@ -59,7 +60,9 @@ fn with_a_request_in_flight_in_its_table_there_is_no_queue() {
         &mut table[..],
     )
     .expect("a queue");
-    let flush = requests.flush(&slots, slots.reserve().unwrap()).unwrap();
+    let flush = requests
+        .flush(&slots, slots.reserve(SlotSize::Small).unwrap())
+        .unwrap();
     queue.publish(&slots, flush, 1, |it| it).unwrap();
 
     let queue = VirtQueue::new(
