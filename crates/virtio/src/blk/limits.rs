@@ -13,8 +13,9 @@ pub const PAGE: u32 = 4096;
 /// The descriptors of a request that are not for data: the header's and the status's.
 pub(super) const FRAME: u16 = 2;
 
-/// The limits of one request. In a slot of [`Requests::size_for`](super::Requests::size_for) a
-/// request within them is never refused as [`TooScattered`](super::Refusal::TooScattered).
+/// The limits of one request. A request within them is never refused as
+/// [`TooScattered`](super::Refusal::TooScattered) in a slot that is
+/// [`Large`](crate::slots::SlotSize::Large), if the queue has any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The shape of the queue. The number of its slots is the maximum number of requests in
