@@ -5,7 +5,7 @@ use std::{ops::Range, time::Duration};
 
 use testbed_virtio::common_config::RegisterFaults;
 
-/// Faults that last until they are replaced.
+/// Faults that last until they are replaced, or until the next reset.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// The only queue whose requests have faults. `None`: those of every queue.
