@@ -166,7 +166,7 @@ const FOLDERS: [(&str, &str); 6] = [
     ("crates/virtio/tests", ""),
 ];
 
-/// The device of the driver file has split rings of another crate.
+/// The split ring of unit tests. The driver file runs with that of the crate `virtio-queue`.
 const ONLY_FOR_UNIT_TESTS: &str = "testbed/virtio/src/split_ring.rs";
 
 fn citations() -> io::Result<Citations> {
@@ -340,9 +340,9 @@ that Ferrostor keeps it.
 
 | Column \"By\" | Meaning |
 |---|---|
-| **driver file** | The driver file itself shows it, from outside: the testbed loads the `.sys` and is its device. A *check* belongs to the device, which examines each register access, descriptor and request. It runs in every test with a driver file, which fails if the check finds a violation. The check has a test of its own that violates it. A *test* looks at a behaviour that a check cannot see. |
+| **driver file** | The driver file itself shows it, from outside: the testbed loads the `.sys` and is its device. A *check* is code of the device that examines a register access, a descriptor or a request. It runs in every test with a driver file, and a violation fails the test. Another test violates each check. A *test* shows a behaviour that a check cannot see. |
 | **unit tests** | Only unit tests of `crates/virtio` show it. The last column says why the device cannot see it. |
-| *another* | Nothing shows it. The last column has the reason. |
+| any other | Nothing shows it. The last column has the reason. |
 
 A row counts as shown even if its tests show only a part of it. *Except* names the parts that
 the tests of the row do not show.
