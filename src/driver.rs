@@ -88,7 +88,8 @@ impl<'a> Adapter<'a> {
         self.queues.get(..active).unwrap_or_default()
     }
 
-    /// Reserves a slot of at least `size`, if possible of the queue of this processor.
+    /// Reserves a slot of at least `size`: of this processor's queue, or of another one if that
+    /// queue has none.
     pub fn reserve(
         &self,
         cx: &BuildIo<'_, 'a>,
@@ -263,9 +264,10 @@ impl Miniport for Ferrostor {
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
         let queues = messages(adapter, |message| cx.has_message(message)).queues();
         let mut targets = [MessageTarget::default(); MAX_QUEUES as usize];
-        // Whatever Storport grants: HwStartIo takes only the queue's lock, so it runs with
-        // or without concurrent channels. If Storport does not tell the processors of the
-        // messages, `targets` stays empty, and the processors take turns.
+        // The driver works whatever Storport grants. HwStartIo takes only the queue's lock, so
+        // it runs with or without concurrent channels. If Storport does not report which
+        // processors the messages interrupt, no target contains a processor, and the queues
+        // are assigned to the processors in turn.
         let _: Performance = cx.optimize(
             &Performance {
                 channels: adapter.processors,

@@ -317,9 +317,8 @@ fn transfer<'a>(
     transfer_elsewhere(adapter, cx, srb, op, extent)
 }
 
-/// Prepares a read or a write that needs a large slot, or a queue with a free slot other than that
-/// of this processor. It is a function of its own, because otherwise each request would pay for
-/// this case.
+/// Prepares a read or a write that needs a large slot, or for which this processor's queue has no
+/// free slot. It is a function of its own, because otherwise each request would pay for this case.
 #[inline(never)]
 fn transfer_elsewhere<'a>(
     adapter: &Adapter<'a>,
@@ -902,7 +901,8 @@ impl<'a> Queue<'a> {
     }
 
     /// Reads the outcome of a request that the device has returned, releases its slot, and adds
-    /// it to `batch`. Or the request stays in flight, or is completed here.
+    /// it to `batch`. A request without a status stays in flight. A durable write is followed by
+    /// its flush instead, or completed here if that is impossible.
     #[inline(always)]
     fn take_one(
         &mut self,

@@ -18,10 +18,11 @@
 //!
 //! The path of a request: HwBuildIo reads the CDB once. It completes a request that needs no
 //! device, and writes any other request into the memory of a slot, without a lock. The slot
-//! is one of the processor's queue, or of another queue if that one is full. HwStartIo publishes the request under the queue's lock. It releases the lock, and then
-//! notifies the device if the device needs a notification. The interrupt
-//! routine issues the queue's DPC. The DPC takes finished requests off the ring under
-//! the same lock, releases it, and completes them.
+//! is one of the processor's queue, or of another queue if that one is full. HwStartIo
+//! publishes the request under the queue's lock. It releases the lock, and then notifies the
+//! device if the device needs a notification. The interrupt routine issues the queue's DPC.
+//! The DPC takes finished requests off the ring under the same lock, releases it, and
+//! completes them.
 #![no_std]
 #![deny(
     clippy::arithmetic_side_effects,

@@ -52,7 +52,7 @@ pub struct Header {
     dpcs: PerDpc<UnsafeCell<STOR_DPC>>,
 }
 
-/// The distance of two DPC objects.
+/// The distance between two DPC objects, in bytes.
 const DPC_STRIDE: usize = PerDpc::<UnsafeCell<STOR_DPC>>::STRIDE;
 
 // SAFETY: `state`, `optional` and `changed_entity` are atomic. `Header`'s invariants exclude

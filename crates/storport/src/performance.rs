@@ -36,7 +36,7 @@ pub struct Performance {
     pub completes_in_start_io: bool,
 }
 
-/// The processors that a message can interrupt. No processor, before Storport has set it.
+/// The processors that a message can interrupt. It has no processor until Storport sets it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(transparent)]
 pub struct MessageTarget(GROUP_AFFINITY);

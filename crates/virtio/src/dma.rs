@@ -411,7 +411,7 @@ impl DmaTables<'_> {
 
     /// Reads an entry of the table of slot `index`, which is taken modulo the number of
     /// tables. Returns `None` if the table has no such entry. The device may have changed the
-    /// entry: then it changed the buffers of its own request, which it could do in the ring.
+    /// entry: then it changed the buffers of its own request, which it could also do in the ring.
     #[must_use]
     pub(crate) fn read(&self, index: u16, number: u16) -> Option<TableEntry> {
         if number >= self.entries {

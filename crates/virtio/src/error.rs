@@ -1,6 +1,6 @@
 //! Why a device cannot be used: the one error of finding, negotiating and setting up.
 //!
-//! What a device does wrong once it runs has types of its own:
+//! Errors of a running device have types of their own:
 //! [`RingFault`](crate::queue::RingFault) and
 //! [`RequestError`](crate::blk::RequestError).
 

@@ -36,9 +36,8 @@
 //! 2. Under the queue's lock, [`publish`](queue::VirtQueue::publish) makes the
 //!    request available to the device, and stores the caller's payload. It rejects a
 //!    request whose slot was freed meanwhile. [`cancel`] discards a prepared request.
-//!    After a batch,
-//!    [`notification_needed`](queue::VirtQueue::notification_needed) returns
-//!    whether to notify the device.
+//!    After a batch, [`notification_needed`](queue::VirtQueue::notification_needed)
+//!    returns whether to notify the device.
 //! 3. Under the lock, [`pop_used`](queue::VirtQueue::pop_used) returns a
 //!    finished request's slot and payload, once.
 //!    [`rearm_interrupts`](queue::VirtQueue::rearm_interrupts) ends the drain.
@@ -190,12 +189,13 @@
 //! reach. Every loop is bounded by that state. A protocol violation marks the queue faulty,
 //! and only a reset clears the fault.
 //! [`reclaim`](queue::VirtQueue::reclaim) then returns the payloads of the
-//! requests in flight, one by one, and frees their slots. It needs [proof](transport::Quiet) that the
-//! device cannot reach the queue. Nothing here panics.
+//! requests in flight, one by one, and frees their slots. It needs
+//! [proof](transport::Quiet) that the device cannot reach the queue. Nothing here panics.
 //!
-//! The crate deviates from the specification in one thing, on purpose: the status alone
-//! decides whether a request succeeded, and the used length does not count.
-//! [`Requests::outcome`](blk::Requests::outcome) gives the reason.
+//! The crate deviates from the specification on purpose in two things. The status alone decides
+//! whether a request succeeded, and the used length does not (V38):
+//! [`Requests::outcome`](blk::Requests::outcome) gives the reason. The length of a used descriptor
+//! is reported even if the device did not set WRITE there (V57).
 #![no_std]
 #![cfg_attr(
     not(test),

@@ -156,8 +156,9 @@ pub struct Stale;
 ///   queue's lock keeps them apart, and a load and a store are enough. Each adds one to
 ///   the sequence number, which makes it even. So a `Prepared` value is used at most once:
 ///   if its slot was freed, or prepared again, the number differs from the one that the
-///   value holds, and `publish` finds it [`Stale`]. (The number repeats after 2^31 requests in one slot. A stale request that
-///   waited for all of those would be published in place of a new one.)
+///   value holds, and `publish` finds it [`Stale`]. (The number repeats after 2^31 requests
+///   in one slot. A stale request that waited for all of those would be published in place
+///   of a new one.)
 /// - *In flight → being built.* `VirtQueue::pop_used` and `reclaim` take the
 ///   request out of the table.
 /// - *Being built → free.* `VirtQueue::release` and `reclaim` append the slot to the list of
@@ -175,8 +176,8 @@ pub struct Stale;
 /// Release, which `unstage` and `reclaim_prepared` acquire; the queue's lock orders the
 /// rest.
 ///
-/// It has cache lines of its own, so that processors that use different queues do not wait for
-/// each other's.
+/// An allocator has cache lines of its own, so that processors that use different queues do not
+/// wait for each other's.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct SlotAllocator {
@@ -336,8 +337,8 @@ impl FreeList {
     fn take(&self) -> Option<u8> {
         // Bounded, because no loop at raised IRQL may depend on other processors.
         for _ in 0..ATTEMPTS {
-            // Acquire: a processor that sees a slot taken sees it put in before, so `head` is at
-            // most the `tail` that is loaded next.
+            // Acquire: a processor that sees that a slot was taken also sees that it was put in
+            // before. So `head` is at most the `tail` that is loaded next.
             let head = self.head.load(Ordering::Acquire);
             // Acquire, with the store in `put`: the last owner's accesses to the slot happen
             // before those of the next owner.

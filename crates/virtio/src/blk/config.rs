@@ -47,7 +47,7 @@ const WANTED: blk::F = blk::F::SIZE_MAX
     .union(blk::F::MQ);
 
 /// Chooses the features to accept: those of `offered` that this crate uses, and whose
-/// prerequisites are offered too (V04). Requires none:
+/// prerequisites are offered too (V04). A missing feature is no error here:
 /// [`Device::accept`](transport::Device::accept) refuses a device without VERSION_1.
 #[must_use]
 pub fn choose_features(offered: F) -> F {

@@ -41,9 +41,9 @@ impl Limits {
         self.data_descriptors.saturating_add(FRAME)
     }
 
-    /// How many of the queue's slots are large: a quarter. `None` if all slots are equal: if they
-    /// are few, if no request is long, if a page takes several descriptors, or without indirect
-    /// descriptors.
+    /// The number of large slots: a quarter of all. Returns `None` if all slots have the same size.
+    /// That is so if they are few, if no request is long, if a page takes several descriptors, or
+    /// without indirect descriptors.
     pub(super) fn large_slots(&self) -> Option<QueueSize> {
         let slots = self.shape.slots();
         let is_mixed = self.shape.format().is_indirect
@@ -87,7 +87,7 @@ const SMALL_TABLE: u16 = 21;
 
 const _: () = assert!(SMALL_BYTES / PAGE + 1 + FRAME as u32 <= SMALL_TABLE as u32);
 
-/// The number of slots from which some are small.
+/// The minimum number of slots of a queue with both sizes of slot.
 const MIXED_FROM: u16 = 16;
 
 /// The maximum number of slots that up to 32 queues have together, with [`Room::of_each`].

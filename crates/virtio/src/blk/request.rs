@@ -143,10 +143,10 @@ pub enum RequestError {
     UnknownStatus(u8),
 }
 
-/// Finishes a request whose data descriptors are entries 1 to `last` - 1 of `table`. Entry 0 becomes
-/// the header's descriptor, and entry `last` the status's. So descriptors that the device reads
-/// precede those that it writes (V31). Also writes the header and the invalid status to `area`, and
-/// marks the request as prepared.
+/// Finishes a request whose data descriptors are entries 1 to `last` - 1 of `table`. Entry 0
+/// becomes the header's descriptor, and entry `last` the status's. So descriptors that the device
+/// reads precede those that it writes (V31). Also writes the header and the invalid status to
+/// `area`, and marks the request as prepared.
 #[inline]
 fn frame<F: TableFormat>(
     slots: &SlotAllocator,
@@ -163,7 +163,7 @@ fn frame<F: TableFormat>(
     let first = F::entry(0, header, HEADER as u32, Access::DeviceReads);
     let status = area.physical::<STATUS_AT>();
     let status = F::last(status, STATUS as u32, Access::DeviceWrites);
-    // The last entry first, so that the compiler needs no check for the other one.
+    // The last entry is written first, so the compiler needs no bounds check for entry 0.
     let written = table
         .write_entry(last, status)
         .and_then(|()| table.write_entry(0, first));

@@ -372,7 +372,7 @@ where
         // Does not wrap: it counted the request that was taken out of the table.
         requests.in_flight = requests.in_flight.wrapping_sub(1);
         Ok(Some(Used {
-            // The cast keeps the number: `admit` puts no payload behind the first 256 places.
+            // The cast keeps the number: `admit` fills only the first 256 entries of the table.
             slot: Slot::returned(requests.queue, slot as u8),
             payload,
             written,

@@ -28,8 +28,8 @@ const SLOTS: QueueSize = QueueSize::power(1);
 /// The number of preemptions that the model of three processors tries.
 const PREEMPTIONS: usize = 3;
 
-/// The slot that the models use. Its index is not 0, the content of memory before
-/// anything is written.
+/// The slot that the models use. Its index is not 0, because memory that was never written
+/// contains 0.
 const SLOT: u16 = 1;
 const TABLE: u64 = 0x1234_5670;
 const BUFFERS: [u64; 2] = [0x5000, 0x6000];

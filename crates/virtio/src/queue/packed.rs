@@ -230,8 +230,8 @@ impl<'m> PackedRing<'m> {
     /// The descriptor that the device uses next, if it has used it.
     #[inline]
     fn used_descriptor(&self) -> Option<Returned> {
-        // The length counts without the flag WRITE, too, with which the specification reserves it
-        // (§2.8.4): QEMU never sets the flag. It is only a statistic.
+        // The length is read even if the device did not set WRITE, because QEMU never does. The
+        // specification says to ignore it then (V57). It is only a statistic.
         let (written, id, flags) = fields(self.parts.descriptors.read_second(self.next_used));
         let used = if self.wrap_counter(self.next_used) {
             AVAIL | USED
@@ -258,8 +258,7 @@ impl Ring for PackedRing<'_> {
         }
     }
 
-    /// Zeroes the ring. The device finds no descriptor available in it, and the driver none
-    /// used.
+    /// Zeroes the ring. Then no descriptor is available or used.
     fn clear(&mut self) {
         for index in 0..self.size.get() {
             let zero = Descriptor::from_words([0, 0]);
@@ -308,7 +307,6 @@ impl Ring for PackedRing<'_> {
         // the other wrote (V56).
         fence(Ordering::SeqCst);
         let events = self.parts.device_events.read().to_ne();
-        // The casts take the two halves.
         let (event, flags) = (events as u16, events.wrapping_shr(16) as u16);
         let suppression = match flags {
             EVENTS_DISABLED => NotificationSuppression::All,

@@ -18,7 +18,7 @@ pub struct TableEntry {
 impl TableEntry {
     /// The length of the buffer in bytes.
     pub(super) fn length(self) -> u32 {
-        // The cast keeps the low half.
+        // The cast keeps the low half, where the length is.
         self.rest as u32
     }
 
