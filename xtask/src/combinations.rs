@@ -111,8 +111,8 @@ impl Combination {
         )
     }
 
-    /// What a run prints if the driver uses as many queues as it must. Each but the first needs a
-    /// message.
+    /// The text that a run prints if the driver uses the right number of queues: all of the disk
+    /// if it has all messages, otherwise one.
     fn queues(self) -> String {
         match (self.messages, self.disk.queues) {
             (Messages::All, queues @ 2..) => format!("; {queues} queues, "),

@@ -42,7 +42,7 @@ struct Row {
 impl Report {
     /// An empty report, whose table is written to the file `record` now and after each step. So a
     /// file that cannot be written is refused before the first step, and an interruption loses
-    /// no finished one.
+    /// no finished step.
     pub fn new(record: Option<PathBuf>) -> io::Result<Self> {
         let report = Self {
             record,

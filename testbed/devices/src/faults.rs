@@ -67,10 +67,10 @@ impl Faults {
     }
 }
 
-/// A fault in the ring of a queue: the device marks one more request as used, without returning
-/// one, and does not count that itself. In a split ring it increments `used.idx` without a used
-/// element. In a packed ring it sets the flags of the next descriptor to used. The variants say
-/// when, and `Twice` what is different.
+/// A fault in the ring of a queue: the device marks one more request as used than it returns, and
+/// does not advance its own position. In a split ring it increments `used.idx` without a used
+/// element. In a packed ring it sets the flags of the next descriptor to used. A variant says when
+/// this happens; `Twice` also returns a request a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glitch {
     /// At once, without an interrupt.
@@ -116,13 +116,12 @@ pub struct Served {
 /// The maximum number of recorded requests.
 const MOST: usize = 0x1_0000;
 
-/// A glitch that comes later.
+/// A glitch that waits for an opportunity: the event that its variant of [`Glitch`] names.
 #[derive(Debug)]
 pub(super) struct Armed {
-    /// The queue.
     pub(super) queue: u16,
     pub(super) glitch: Glitch,
-    /// How many opportunities are skipped.
+    /// How many opportunities pass before it comes.
     pub(super) skip: u32,
 }
 
@@ -140,7 +139,7 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    /// Returns the glitch in `queue` that is due, if it is one of these, and disarms it.
+    /// Returns the glitch in `queue` that is due, if it is one of `glitches`, and disarms it.
     pub(super) fn take(&mut self, queue: u16, glitches: &[Glitch]) -> Option<Glitch> {
         let armed = self.glitch.as_mut()?;
         if armed.queue != queue || !glitches.contains(&armed.glitch) {
@@ -154,7 +153,7 @@ impl Activity {
     }
 
     /// Records a request in `queue`. Returns the glitch that comes with it, and disarms it.
-    /// `glitch_lasts` is whether the driver would find one.
+    /// `glitch_lasts` is whether a glitch would stay in the ring until the driver reads it.
     pub(super) fn record(
         &mut self,
         queue: u16,

@@ -150,7 +150,7 @@ impl Ring {
         matches!(self, Self::Packed { .. })
     }
 
-    /// Whether the driver has zeroed what says that requests are used.
+    /// Whether the driver has zeroed the fields with which the device marks requests as used.
     pub(super) fn is_fresh(&self, memory: &GuestMemoryMmap) -> bool {
         match self {
             Self::Split(queue) => {
@@ -418,7 +418,7 @@ fn split_chain(
     }
     Ok(Chain {
         id,
-        // Not needed in a split ring.
+        // Only a packed ring needs the number.
         in_ring: 0,
         table: None,
         descriptors,
@@ -426,7 +426,7 @@ fn split_chain(
 }
 
 /// Whether descriptor `index` of the queue's table refers to an indirect table.
-/// `DescriptorChain` follows it without telling.
+/// `DescriptorChain` follows the reference, but does not report it.
 fn enters_indirect_table(
     memory: &GuestMemoryMmap,
     index: u16,

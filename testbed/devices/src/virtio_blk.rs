@@ -145,12 +145,13 @@ impl VirtioBlk {
         self.core.set_faults(faults);
     }
 
-    /// Marks one more request of the first queue as used, without returning one: see [`Glitch`].
+    /// Makes a [`Glitch`] in the first queue.
     pub fn glitch(&self, glitch: Glitch) {
         self.glitch_after(0, glitch, 0);
     }
 
-    /// [`Self::glitch`] in a queue. One that comes later skips as many opportunities.
+    /// Makes a [`Glitch`] in a queue. A glitch that waits for an opportunity lets `skip` of them
+    /// pass first.
     pub fn glitch_after(&self, queue: u16, glitch: Glitch, skip: u32) {
         match glitch {
             Glitch::Silent => self.core.glitch(queue),

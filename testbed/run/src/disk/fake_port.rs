@@ -46,11 +46,11 @@ pub(crate) struct FakePort {
     pub block_bytes: u32,
     pub max_transfer_bytes: u32,
     pub max_physical_breaks: u32,
-    /// WCE.
+    /// Bit WCE of the caching mode page.
     pub write_cache: bool,
-    /// DPOFUA.
+    /// Bit DPOFUA of the mode parameter header.
     pub force_unit_access: bool,
-    /// WP.
+    /// Bit WP of the mode parameter header.
     pub write_protected: bool,
     /// Answers to fail, each time the command comes, by operation code.
     pub refused: Vec<u8>,
