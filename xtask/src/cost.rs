@@ -61,7 +61,7 @@ Examples:
   cargo xtask cost --beside OTHER.sys
   cargo xtask cost --device packed=on
   cargo xtask cost --cpus 4
-      count 4 CPUs with a queue each, and list the cache lines that they share
+      count 4 CPUs with a queue each, and list the locks and cache lines that they share
   cargo xtask cost --set-budget
       make the current figures the budget, and update the tables in docs/cost.md";
 

@@ -65,11 +65,11 @@ use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 /// The maximum number of DPC objects of an adapter.
 pub const MAX_DPCS: u8 = 32;
 
-/// A value for each DPC object. No cache line has parts of two values, or of a value and something
-/// else. So processors that run different DPCs do not wait for each other's cache lines.
+/// A value for each DPC object. Each value has cache lines of its own, so processors that run
+/// different DPCs do not wait for each other's.
 ///
-/// Storport aligns a device extension to 8 bytes only. So the values are not aligned to cache lines
-/// but kept apart.
+/// Storport aligns a device extension to 8 bytes only. So the values are not aligned to cache
+/// lines: unused memory separates them.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct PerDpc<T> {
@@ -77,11 +77,11 @@ pub struct PerDpc<T> {
     entries: [Entry<T>; MAX_DPCS as usize],
 }
 
-/// Unused memory between two words of 8 bytes. They are 64 bytes apart then, as long as a cache
-/// line is, so no line has both.
+/// Unused memory between two words of 8 bytes. With it they are 64 bytes apart, the length of a
+/// cache line, so no line has both.
 type Gap = [u64; 7];
 
-/// A value, and the distance from the next one.
+/// A value, and the unused memory before the next one.
 #[derive(Debug, Default)]
 #[repr(C)]
 struct Entry<T> {
@@ -90,7 +90,7 @@ struct Entry<T> {
 }
 
 impl<T> PerDpc<T> {
-    /// The distance of two values, in bytes.
+    /// The distance between two values, in bytes.
     pub const STRIDE: usize = size_of::<Entry<T>>();
 
     /// The first value. The next one begins [`STRIDE`](Self::STRIDE) bytes after it.

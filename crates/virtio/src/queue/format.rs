@@ -51,12 +51,13 @@ impl RingShape {
     /// The shape of a ring of `size` descriptors for at most `slots` requests in flight.
     ///
     /// With indirect descriptors a slot has one descriptor of the ring. Without them it has the
-    /// square root of `size`, rounded up to a power of two. It has more if a request of `shortest`
-    /// descriptors needs them, or if `slots` limits the number of slots. It never has more than
-    /// 256, or more than `size`. Many slots of few descriptors would need many requests for the
-    /// same data, and few slots of many descriptors would leave the device idle.
+    /// square root of `size`, rounded up to a power of two. This balances two costs: with few
+    /// descriptors in a slot, the same data needs many requests; with few slots, the device may
+    /// have nothing to do.
     ///
-    /// If `shortest` exceeds these limits, [`Self::longest_chain`] is below it.
+    /// A slot has more descriptors if a request of `shortest` descriptors needs them, or if
+    /// `slots` limits the number of slots. It never has more than 256, or more than `size`. If
+    /// `shortest` exceeds that, [`Self::longest_chain`] is below it.
     #[must_use]
     pub fn new(format: QueueFormat, size: QueueSize, slots: QueueSize, shortest: u16) -> Self {
         let descriptors_per_slot = if format.is_indirect {
