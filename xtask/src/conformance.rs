@@ -235,7 +235,7 @@ fn cited(folder: &str, text: &str) -> Vec<(Kind, String, Vec<String>)> {
             let rows = std::mem::take(&mut documented);
             let kind = match (is_device, is_run) {
                 (true, _) if is_test => Some(Kind::Violation),
-                // The scenarios are functions, of which a macro makes tests.
+                // A scenario: a macro makes tests of these functions.
                 (_, true) => Some(Kind::Run),
                 (false, false) if is_test => Some(Kind::Unit),
                 _ => None,

@@ -1,7 +1,7 @@
-//! Detects deadlocks: reports a wait that completes a cycle of threads, of which each waits for a
-//! lock of the next.
+//! Detects deadlocks: reports a wait that completes a cycle of threads, in which each waits for a
+//! lock that the next one holds.
 //!
-//! Only waits that outlast the first spins are entered here, under one mutex.
+//! Only waits that outlast the first spins are recorded here, under one mutex.
 
 use std::{
     fmt,

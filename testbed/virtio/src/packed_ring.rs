@@ -328,8 +328,8 @@ impl<M: Deref<Target: Memory>> PackedRingDevice<M> {
         self.words[usize::from(index)] = self.words(index);
     }
 
-    /// Asks the driver for a notification of the next request. Returns whether there is one
-    /// already, of which the driver may have sent none.
+    /// Asks the driver for a notification of the next request. Returns whether a request is
+    /// available already, for which the driver may have sent no notification.
     pub fn enable_notifications(&self, event_idx: bool) -> bool {
         if event_idx {
             self.set_device_events(self.next_avail.event(), DESC);

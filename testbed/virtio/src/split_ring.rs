@@ -177,8 +177,8 @@ impl<'m, M: Memory> RingDevice<'m, M> {
         }
     }
 
-    /// Asks the driver for a notification of the next request. Returns whether there is one
-    /// already, of which the driver may have sent none.
+    /// Asks the driver for a notification of the next request. Returns whether a request is
+    /// available already, for which the driver may have sent no notification.
     pub fn enable_notifications(&self, event_idx: bool) -> bool {
         if event_idx {
             self.set_avail_event(self.taken);

@@ -26,7 +26,7 @@ impl Call {
     /// Carries out the call of `function` with these arguments.
     ///
     /// # Safety
-    /// The arguments must be those that a thunk of [`exports`] passed, none taken.
+    /// The arguments must be those that a thunk of [`exports`] passed. None may have been taken.
     pub(crate) unsafe fn carry_out(
         function: &'static str,
         arguments: VariadicArguments,
