@@ -1,15 +1,19 @@
 //! The contents of the ring that an honest device reads, and its replies.
 
-use block::WriteCache;
+use block::{Extent, WriteCache};
 use testbed_virtio::chain::Chain;
-use testbed_virtio::memory::Memory;
+use testbed_virtio::memory::{GuestMemory, Memory};
+use testbed_virtio::packed_ring::PackedRingDevice;
 use testbed_virtio::split_ring::RingDevice;
 use virtio::Error;
-use virtio::blk::Refusal;
+use virtio::blk::{Refusal, Segment};
 use virtio::queue::{RingFault, VirtQueue};
 use virtio::slots::SlotSize;
+use virtio::spec::F;
 
-use crate::disk::{EVENT_IDX, FLAGS, Pair, config, data, dma, extent, memory, ring_of};
+use crate::disk::{
+    DeviceSide, EVENT_IDX, FLAGS, Pair, config, data, dma, extent, formats, memory, ring_of,
+};
 
 /// V30.
 #[test]
@@ -112,41 +116,72 @@ fn lengths(chain: &Chain) -> Vec<u32> {
     chain.descriptors.iter().map(|it| it.length).collect()
 }
 
-/// V31, V33: `RingDevice::take` checks the form of every chain.
+/// The chain of a transfer that the device takes, from a ring with `features`.
+fn transfer(
+    memory: &GuestMemory,
+    features: F,
+    is_write: bool,
+    extent: Extent,
+    segments: &[Segment],
+) -> Chain {
+    fn taken<'m, D: DeviceSide<'m>>(
+        mut pair: Pair<'m, D>,
+        is_write: bool,
+        extent: Extent,
+        segments: &[Segment],
+    ) -> Chain {
+        let prepared = if is_write {
+            pair.write(extent, segments)
+        } else {
+            pair.read(extent, segments)
+        };
+        pair.taken(prepared.unwrap()).1
+    }
+    if features.contains(F::RING_PACKED) {
+        let pair = Pair::<PackedRingDevice<&GuestMemory>>::new(memory, 16, features);
+        taken(pair, is_write, extent, segments)
+    } else {
+        let pair = Pair::<RingDevice>::new(memory, 16, features);
+        taken(pair, is_write, extent, segments)
+    }
+}
+
+/// V31, V33, V53, V54: the device checks the form of every chain.
 #[test]
 fn a_read_is_header_data_and_status() {
-    let memory = memory();
-    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
-    let segments = [data(0, 512), data(8192, 1024)];
+    for features in formats() {
+        let memory = memory();
+        let segments = [data(0, 512), data(8192, 1024)];
 
-    let read = pair.read(extent(7, 3), &segments).unwrap();
-    let (_, chain) = pair.taken(read);
+        let chain = transfer(&memory, features, false, extent(7, 3), &segments);
 
-    let [header, first, second, status] = chain.descriptors[..] else {
-        panic!("{chain:?}");
-    };
-    assert_eq!(header.length, 16);
-    assert_eq!(memory.load32(header.address), 0, "IN");
-    assert_eq!(memory.load32(header.address + 4), 0, "reserved");
-    assert_eq!(memory.load64(header.address + 8), 7);
-    assert_eq!((first.address, first.length), (segments[0].address, 512));
-    assert_eq!((second.address, second.length), (segments[1].address, 1024));
-    assert_eq!(status.length, 1);
-    assert_eq!(writable(&chain), [false, true, true, true]);
+        let [header, first, second, status] = chain.descriptors[..] else {
+            panic!("{chain:?}");
+        };
+        assert_eq!(header.length, 16);
+        assert_eq!(memory.load32(header.address), 0, "IN");
+        assert_eq!(memory.load32(header.address + 4), 0, "reserved");
+        assert_eq!(memory.load64(header.address + 8), 7);
+        assert_eq!((first.address, first.length), (segments[0].address, 512));
+        assert_eq!((second.address, second.length), (segments[1].address, 1024));
+        assert_eq!(status.length, 1);
+        assert_eq!(writable(&chain), [false, true, true, true], "{features:?}");
+    }
 }
 
 #[test]
 fn a_write_has_data_for_the_device_to_read() {
-    let memory = memory();
-    let mut pair = Pair::<RingDevice>::new(&memory, 16, FLAGS);
+    for features in formats() {
+        let memory = memory();
 
-    let write = pair.write(extent(2047, 1), &[data(0, 512)]).unwrap();
-    let (_, chain) = pair.taken(write);
+        let chain = transfer(&memory, features, true, extent(2047, 1), &[data(0, 512)]);
 
-    assert_eq!(memory.load32(chain.descriptors[0].address), 1, "OUT");
-    assert_eq!(memory.load64(chain.descriptors[0].address + 8), 2047);
-    assert_eq!(writable(&chain), [false, false, true]);
-    assert_eq!(chain.writable_bytes(), 1);
+        assert_eq!(memory.load32(chain.descriptors[0].address), 1, "OUT");
+        assert_eq!(memory.load64(chain.descriptors[0].address + 8), 2047);
+        assert_eq!(lengths(&chain), [16, 512, 1]);
+        assert_eq!(writable(&chain), [false, false, true], "{features:?}");
+        assert_eq!(chain.writable_bytes(), 1);
+    }
 }
 
 /// V86.
