@@ -44,7 +44,7 @@ Examples:
   testbed cost ferrostor.sys --depth 1
   testbed cost ferrostor.sys --device packed=on
   testbed cost ferrostor.sys --cpus 4
-      count 4 CPUs with a queue each, and list the cache lines that they share
+      count 4 CPUs with a queue each, and list the locks and cache lines that they share
   testbed cost ramdisk.sys --function bell";
 
 const IMPORTS: &str = "\
