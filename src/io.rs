@@ -383,15 +383,15 @@ fn transfer_refused<'a>(
         return fail(srb, Failure::InvalidRequest);
     }
     // Executed again, because parameters for the operation would cost every request.
-    let Ok(Outcome::Media(op)) = adapter.disk.execute(Lun(0), srb.cdb()) else {
-        return fail(srb, Failure::InvalidRequest);
-    };
-    match (op.extent(), adapter.reserve(cx, SlotSize::Large)) {
-        (Some(extent), Some((queue, slot))) => {
-            transfer_in(adapter, queue, slot, cx, srb, op, extent)
-        }
-        (_, _) => without_slot(srb),
+    if let Ok(Outcome::Media(op)) = adapter.disk.execute(Lun(0), srb.cdb())
+        && let Some(extent) = op.extent()
+    {
+        return match adapter.reserve(cx, SlotSize::Large) {
+            Some((queue, slot)) => transfer_in(adapter, queue, slot, cx, srb, op, extent),
+            None => without_slot(srb),
+        };
     }
+    fail(srb, Failure::InvalidRequest)
 }
 
 /// Prepares a flush. A switch of the write cache is a flush too: HwStartIo switches the

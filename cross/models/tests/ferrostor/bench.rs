@@ -18,6 +18,8 @@ const CALLBACKS: usize = 12;
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Read(u8),
+    /// A read into a buffer of many pieces.
+    ScatteredRead(u8),
     Write(u8),
     DurableWrite(u8),
     Flush,
@@ -38,7 +40,7 @@ impl Kind {
 
     fn request(self, shape: Shape) -> Request {
         let (opcode, block, fua) = match self {
-            Self::Read(block) => (0x28, block, 0),
+            Self::Read(block) | Self::ScatteredRead(block) => (0x28, block, 0),
             Self::Write(block) => (0x2A, block, 0),
             Self::DurableWrite(block) => (0x2A, block, 8),
             Self::Flush => (0x35, 0, 0),
@@ -47,6 +49,7 @@ impl Kind {
         let piece = vec![block + 1; 256];
         let (flags, data) = match self {
             Self::Read(_) => (wdk_sys::SRB_FLAGS_DATA_IN, vec![vec![0; 256]; 2]),
+            Self::ScatteredRead(_) => (wdk_sys::SRB_FLAGS_DATA_IN, vec![vec![0; 16]; 32]),
             Self::Write(_) | Self::DurableWrite(_) => (wdk_sys::SRB_FLAGS_DATA_OUT, vec![piece; 2]),
             Self::Flush | Self::Reset => (0, Vec::new()),
         };

@@ -33,7 +33,6 @@ const STRUCTURES: [(Structure, u8, u32); 4] = [
     (Structure::Notify, 2, 4),
 ];
 
-const QUEUE_SIZE: u16 = 4;
 /// How many blocks the disk has.
 pub const BLOCKS: usize = 4;
 
@@ -49,6 +48,7 @@ pub struct Properties {
     pub packed: bool,
     pub event_idx: bool,
     pub queues: u16,
+    pub queue_size: u16,
 }
 
 /// A fault of the device, which happens once.
@@ -107,6 +107,7 @@ impl Disk {
             packed,
             event_idx,
             queues,
+            queue_size,
         } = properties;
         let optional = [
             (packed, RING_PACKED),
@@ -116,11 +117,11 @@ impl Disk {
         let offered = optional.into_iter().filter(|(is_offered, _)| *is_offered);
         let features = offered.fold(FEATURES, |all, (_, feature)| all | feature);
         let vectors = if msix { queues + 1 } else { 0 };
-        let common = CommonConfig::new(features, queues, QUEUE_SIZE, vectors);
+        let common = CommonConfig::new(features, queues, queue_size, vectors);
         let config = BlkConfig {
             num_queues: queues,
             capacity: BLOCKS as u64,
-            seg_max: 2,
+            seg_max: u32::from(queue_size - 2),
             writeback: true,
             ..BlkConfig::default()
         };

@@ -37,6 +37,7 @@ const SPLIT: Properties = Properties {
     packed: false,
     event_idx: true,
     queues: 1,
+    queue_size: 4,
 };
 const PACKED: Properties = Properties {
     packed: true,
@@ -81,6 +82,26 @@ fn data_are_written_flushed_and_read() {
         assert_eq!(bench.disk.served_queues(), properties.queues.into());
         bench.stop(|| {});
     }
+}
+
+/// A small slot has a table for 19 segments.
+#[test]
+fn a_short_read_into_many_pieces_takes_a_large_slot() {
+    let properties = Properties {
+        queue_size: 64,
+        ..SPLIT
+    };
+    let bench = Bench::new(true, 0, properties);
+    bench.adapter().start();
+    // The queue has 16 large slots: none is lost.
+    for _ in 0..17 {
+        let read = bench.send(0, Kind::ScatteredRead(2));
+        bench.settle();
+        let read = read.get().expect("settled");
+        assert_eq!((read.status, read.length), (SUCCESS, 512));
+        assert_eq!(read.data, [0; 512]);
+    }
+    bench.stop(|| {});
 }
 
 #[test]
