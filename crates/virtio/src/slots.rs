@@ -581,9 +581,7 @@ mod models {
 
         /// Uses a slot for one request. Returns false if there is none.
         fn use_once(&self) -> bool {
-            self.reserve(SlotSize::Small)
-                .map(|slot| self.release(slot))
-                .is_some()
+            self.reserve().map(|slot| self.release(slot)).is_some()
         }
     }
 
@@ -603,7 +601,7 @@ mod models {
             one(&shared);
             running.join().unwrap();
 
-            let mut free: Vec<u16> = iter::from_fn(|| shared.reserve(SlotSize::Small))
+            let mut free: Vec<u16> = iter::from_fn(|| shared.reserve())
                 .map(|slot| slot.index())
                 .collect();
             free.sort_unstable();
@@ -635,10 +633,7 @@ mod models {
                 shared.use_once();
             },
             |shared| {
-                let taken = [
-                    shared.reserve(SlotSize::Small),
-                    shared.reserve(SlotSize::Small),
-                ];
+                let taken = [shared.reserve(), shared.reserve()];
                 for slot in taken.into_iter().rev().flatten() {
                     shared.release(slot);
                 }

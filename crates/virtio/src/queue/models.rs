@@ -231,8 +231,8 @@ fn model(
             let area = areas.area(slot.index());
             let first = PackedEntries::entry(0, BUFFERS[0], 16, Access::DeviceReads);
             let last = PackedEntries::last(BUFFERS[1], 32, Access::DeviceWrites);
-            area.write_entry(0, first).unwrap();
-            area.write_entry(1, last).unwrap();
+            area.table().write_entry(0, first).unwrap();
+            area.table().write_entry(1, last).unwrap();
             let prepared = slots.stage(slot, TABLE, 2);
             assert_eq!(prepared.index(), SLOT);
             let ready = Ready {
@@ -321,7 +321,7 @@ fn what_the_device_wrote_is_read_after_it_has_returned_the_request() {
             PackedEntries::last(7, 7, Access::DeviceReads),
         );
         let device = thread::spawn(move || {
-            areas.area(SLOT).write_entry(0, marker).unwrap();
+            areas.area(SLOT).table().write_entry(0, marker).unwrap();
             device.finish(false);
         });
         if let Some(used) = queue.pop_used().expect("the device is honest") {
