@@ -64,7 +64,7 @@ impl fmt::Display for LockId {
 pub(super) struct SpinLock {
     /// The thread that holds the lock, or 0. Shared with `waits`.
     holder: Arc<AtomicU32>,
-    /// The address of the miniport's handle while it holds the lock.
+    /// The address of the miniport's handle while it holds the lock, or 0.
     handle: AtomicUsize,
     acquisitions: AtomicU64,
     contended: AtomicU64,
@@ -126,6 +126,8 @@ impl SpinLock {
         if held > self.held_max.load(Ordering::Relaxed) {
             self.held_max.store(held, Ordering::Relaxed);
         }
+        // Before the next holder, which sets its own handle a little later.
+        self.handle.store(0, Ordering::Relaxed);
         self.holder.store(0, Ordering::Release);
         schedule::free(std::ptr::from_ref(self).addr());
         schedule::point(Point::Release);
@@ -204,4 +206,24 @@ impl Locks {
 
 fn new_locks(count: u32) -> Box<[SpinLock]> {
     (0..count).map(|_| SpinLock::default()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handle_of_a_released_lock_is_not_that_of_the_next_holder() {
+        const HANDLE: usize = 0x1000;
+        let lock = SpinLock::default();
+        lock.acquire(1, |_| ());
+        lock.set_handle(HANDLE);
+        assert!(lock.is_held_elsewhere_by(HANDLE, 2));
+        lock.release(0);
+
+        lock.acquire(2, |_| ());
+
+        // The second holder has not set its handle yet.
+        assert!(!lock.is_held_elsewhere_by(HANDLE, 1));
+    }
 }
