@@ -38,7 +38,7 @@ use crate::{
     error::{Error, QueueFault},
     events::Event,
     io::{Admission, Queue, RequestQueue},
-    registers::{Bell, Window},
+    registers::{NotifyRegister, Window},
     report::{Report, bits, number, restart_text, text},
 };
 
@@ -732,7 +732,7 @@ pub fn enable_queue<'a>(
     number: u16,
     ring: RingPlacement,
     message: Option<u16>,
-) -> Result<EnabledQueue<Bell<'a>>, virtio::Error> {
+) -> Result<EnabledQueue<NotifyRegister<'a>>, virtio::Error> {
     let found = device.find_queue(number, ring.size)?;
     if let Some(message) = message {
         device.route_queue(&found, message)?;

@@ -26,7 +26,7 @@ use virtio::{
 use crate::{
     driver::Adapter,
     events::Event,
-    registers::{Bell, Window},
+    registers::{NotifyRegister, Window},
     report::{Report, number},
 };
 
@@ -90,7 +90,7 @@ pub struct Queue<'a> {
     ring: VirtQueue<'a, InFlightTable<'a>>,
     /// Shows that the device has enabled the queue, from then until DRIVER_OK.
     /// [`Life`](crate::device::Life) makes the notifier of it.
-    pub enabled: Option<EnabledQueue<Bell<'a>>>,
+    pub enabled: Option<EnabledQueue<NotifyRegister<'a>>>,
     admission: Admission<'a>,
     /// An initiator's request to reset the device, until [`Life`](crate::device::Life) takes
     /// it. Only the first queue has one.
@@ -102,7 +102,7 @@ pub enum Admission<'a> {
     /// They are submitted: the device is live.
     Open {
         /// The queue's notifier.
-        notifier: Notifier<Bell<'a>>,
+        notifier: Notifier<NotifyRegister<'a>>,
         /// The device's `writeback` field. `None` if the write cache cannot be switched.
         cache_mode: Option<CacheMode<Window<'a>>>,
     },
@@ -239,7 +239,7 @@ impl Notifying {
 /// A notification to be sent after the queue's lock was released.
 #[must_use = "the device waits for it, and is never reset without it"]
 struct Notification<'n, 'a> {
-    notifier: Notifier<Bell<'a>>,
+    notifier: Notifier<NotifyRegister<'a>>,
     place: &'n AtomicBool,
 }
 

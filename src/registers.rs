@@ -16,9 +16,9 @@ pub struct Window<'a>(pub MappedRegisters<'a>);
 
 /// The register to which a queue's notifications are written.
 #[derive(Clone)]
-pub struct Bell<'a>(RegisterU16<'a>);
+pub struct NotifyRegister<'a>(RegisterU16<'a>);
 
-impl Doorbell for Bell<'_> {
+impl Doorbell for NotifyRegister<'_> {
     #[inline]
     fn write(&self, value: u16) {
         self.0.write(value);
@@ -26,10 +26,10 @@ impl Doorbell for Bell<'_> {
 }
 
 impl<'a> Registers for Window<'a> {
-    type Doorbell = Bell<'a>;
+    type Doorbell = NotifyRegister<'a>;
 
-    fn doorbell(&self, offset: usize) -> Option<Bell<'a>> {
-        self.0.register_u16(offset).map(Bell)
+    fn doorbell(&self, offset: usize) -> Option<NotifyRegister<'a>> {
+        self.0.register_u16(offset).map(NotifyRegister)
     }
 
     #[inline]

@@ -291,6 +291,7 @@ routines! {
         ///
         /// # Errors
         /// Storport's status.
+        #[inline(always)]
         pub fn processor(&self) -> Result<Processor, StorStatus>
         where
             Self: AtMostDispatch,
@@ -680,6 +681,7 @@ unsafe fn processors(adapter: &Header) -> u32 {
 
 /// # Safety
 /// At or below DISPATCH_LEVEL.
+#[inline(always)]
 unsafe fn processor(adapter: &Header) -> Result<Processor, StorStatus> {
     if adapter.state.is_dump() {
         return Ok(Processor {
