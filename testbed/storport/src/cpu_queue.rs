@@ -62,7 +62,7 @@ struct Work {
 enum Waiting {
     /// Not sent yet.
     New(Work),
-    /// Completed as BUSY. It keeps its SRB.
+    /// Completed as BUSY, and a gate was closed when its delay ended. It keeps its SRB.
     Again(u32, &'static Unit),
 }
 
@@ -517,11 +517,11 @@ impl CpuQueue {
             return;
         };
         slot.state.store(state::FREE, Ordering::Release);
-        port.leave(work.unit);
         if status & STATUS == wdk::SRB_STATUS_BUSY {
             self.delay_busy(inner, number, work);
             return;
         }
+        port.leave(work.unit);
         port.statistics.completed(status);
         let latency = Duration::from_nanos(clock::now() - work.arrived);
         let completion = srb.completion(work.request.token, latency);
@@ -539,7 +539,8 @@ impl CpuQueue {
     }
 
     /// Prepares a BUSY request to be started again after a delay, with a new SRB extension
-    /// (storport-rules.md S5).
+    /// (storport-rules.md S5). It keeps its SRB, and so its place in the gates: otherwise further
+    /// requests would enter, and need more SRBs than there are.
     fn delay_busy(&self, inner: &mut Inner, number: u32, work: Work) {
         let port = self.port;
         let slot = port.srbs().slot(number);
@@ -571,7 +572,8 @@ impl CpuQueue {
         port.machine.clock().after(pause, self.cpu, queue, 0, 0);
     }
 
-    /// Moves BUSY requests whose delay has ended to the front of the waiting requests.
+    /// Sends BUSY requests whose delay has ended. If a gate was closed meanwhile, they become the
+    /// first of the waiting requests.
     fn end_delays(&self, inner: &mut Inner) {
         let now = clock::now();
         while let Some((until, number)) = inner.busy.front().copied() {
@@ -585,8 +587,13 @@ impl CpuQueue {
             let place = self.place(number);
             if let Some(work) = &inner.work[place] {
                 let unit = work.unit;
-                inner.waiting.push_front(Waiting::Again(number, unit));
-                self.port.wait_at(unit, self.cpu, Position::First);
+                if self.port.is_closed(unit) {
+                    inner.waiting.push_front(Waiting::Again(number, unit));
+                    self.port.wait_at(unit, self.cpu, Position::First);
+                    self.port.leave(unit);
+                } else {
+                    self.send_again(inner, number, unit);
+                }
             }
         }
     }

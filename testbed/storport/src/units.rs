@@ -247,6 +247,11 @@ impl Port {
         wanted.min(self.configuration().tags).max(1)
     }
 
+    /// Whether one of the two gates is closed to requests of `unit`.
+    pub(super) fn is_closed(&self, unit: &Unit) -> bool {
+        unit.gate.is_closed_by(u32::MAX) || self.gate.is_closed_by(u32::MAX)
+    }
+
     /// Enters both gates with a request of `unit`, if possible.
     pub(super) fn try_enter(&self, unit: &Unit) -> bool {
         if !unit.gate.enter() {

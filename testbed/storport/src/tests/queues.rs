@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::bench::*;
-use Callback::{HwBuildIo, HwStartIo, HwTimer};
+use Callback::{HwBuildIo, HwFindAdapter, HwStartIo, HwTimer};
 
 /// A miniport that keeps requests until its timer and sets this depth. Also how many it kept at a
 /// time.
@@ -103,6 +103,40 @@ fn busy_requests_among_many_all_come_back() {
 
     assert_eq!(completions.len(), 1000);
     assert_eq!(bench.adapter.report().retried, 100);
+}
+
+/// Otherwise further requests would take the places, and need more SRBs than there are.
+#[test]
+fn a_busy_request_keeps_its_place() {
+    let bench = start(busy(500).on(HwFindAdapter, |c| {
+        c.structure().set(info::MaxNumberOfIO, 20);
+    }));
+
+    let completions = bench.load(500, 300);
+
+    assert_eq!(completions.len(), 1000);
+    assert_eq!(bench.adapter.report().retried, 500);
+}
+
+#[test]
+fn a_busy_request_waits_until_a_closed_gate_is_open() {
+    let bench = start(Miniport::new().on(HwStartIo, |c| {
+        let turn = c.turn();
+        match turn {
+            5 => _ = c.ddi("StorPortPause", [1]),
+            // All requests in flight come back as BUSY. The last of them ends this, too.
+            25 => _ = c.ddi("StorPortBusy", [1000]),
+            _ => {}
+        }
+        if turn < 60 {
+            c.completes(BUSY);
+        }
+    }));
+
+    let completions = bench.load(100, 50);
+
+    assert_eq!(completions.len(), 200);
+    assert_eq!(bench.adapter.report().retried, 60);
 }
 
 #[test]
