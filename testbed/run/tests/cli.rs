@@ -126,6 +126,14 @@ fn what_cannot_be_carried_out_is_named() {
         ("run --driver x.sys --fast", "'--fast'"),
         ("run --driver x.sys --cpus 0", "0 is not in 1..=64"),
         ("run --driver x.sys --cpus 65", "65 is not in 1..=64"),
+        (
+            "run --driver x.sys --message-limit 0",
+            "0 is not in 1..=65535",
+        ),
+        (
+            "run --driver x.sys --verify --seeds 0",
+            "0 is not in 1..=4294967295",
+        ),
         ("run --driver x.sys --srb both", "'both'"),
         ("run --driver x.sys --size 12Q", "\"12Q\" is not a size"),
         ("run --driver x.sys --size 1000", "--size: 1000 bytes"),

@@ -56,7 +56,7 @@ pub struct Settings {
 
     /// Maximum number of messages that are granted to the device: MessageNumberLimit of
     /// the INF file
-    #[arg(long, value_name = "COUNT", default_value = "2048")]
+    #[arg(long, value_name = "COUNT", default_value = "2048", value_parser = value_parser!(u16).range(1..))]
     pub message_limit: u16,
 
     /// Type of the SRBs
@@ -112,7 +112,7 @@ pub struct Settings {
 
     /// Run this many seeds, starting at --seed. Each runs in its own process, as many
     /// at a time as the host has processors. Stop at the first failure. Needs --verify
-    #[arg(long, value_name = "COUNT", requires = "verify")]
+    #[arg(long, value_name = "COUNT", requires = "verify", value_parser = value_parser!(u32).range(1..))]
     pub seeds: Option<u32>,
 
     /// Check the options without loading the driver
