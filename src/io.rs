@@ -721,7 +721,7 @@ fn start_other<'a>(
 /// Completes a request for which no slot is free: as BUSY, so that Storport sends it again later,
 /// or as failed if the device was given up, is gone, or has not confirmed its reset.
 fn complete_without_slot<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
-    let mut closed = None;
+    let (mut closed, mut is_open) = (None, true);
     for queue in adapter.active_queues() {
         queue.locked.with(cx, |open| {
             // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
@@ -730,12 +730,18 @@ fn complete_without_slot<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, sr
             if open.in_flight() == 0 {
                 open.ring.discard_prepared(queue.slots);
             }
-            if let Admission::Closed(failure) = open.admission {
-                closed = Some(failure);
+            match open.admission {
+                Admission::Open { .. } => {}
+                Admission::Wait => is_open = false,
+                Admission::Closed(failure) => (closed, is_open) = (Some(failure), false),
             }
         });
     }
-    adapter.attention.issue(cx);
+    // A full queue of a live device is no reason for a step of the life cycle, which reads a
+    // register: many large requests fill the large slots again and again.
+    if !is_open {
+        adapter.attention.issue(cx);
+    }
     match closed {
         Some(failure) => srb.fail(failure),
         None => srb.busy(),
