@@ -78,12 +78,12 @@ impl Limits {
 }
 
 /// The maximum length of a transfer in a small slot, if there are large slots.
-const SMALL_BYTES: u32 = 64 << 10;
+const SMALL_BYTES: u32 = 128 << 10;
 
 /// The number of descriptors in the table of a small slot, if there are large slots. A transfer of
-/// [`SMALL_BYTES`] needs 19 of them, wherever its buffer begins. The area of such a slot fills 6
+/// [`SMALL_BYTES`] needs 35 of them, wherever its buffer begins. The area of such a slot fills 10
 /// cache lines.
-const SMALL_TABLE: u16 = 21;
+const SMALL_TABLE: u16 = 37;
 
 const _: () = assert!(SMALL_BYTES / PAGE + 1 + FRAME as u32 <= SMALL_TABLE as u32);
 
@@ -104,7 +104,7 @@ pub struct Room {
 
 impl Room {
     /// The room in each of `queues` queues: 16 to 256 slots, a power of two. Up to 32 queues have
-    /// at most [`TOTAL_SLOTS`] slots together, whose areas take at most about 700 KiB.
+    /// at most [`TOTAL_SLOTS`] slots together, whose areas take at most about 850 KiB.
     #[must_use]
     pub fn of_each(queues: u16) -> Self {
         let slots = TOTAL_SLOTS.checked_div(queues).unwrap_or(TOTAL_SLOTS);
@@ -245,18 +245,18 @@ mod tests {
             )
         };
 
-        assert_eq!(large(None, INDIRECT, 256, 256), (Some(64), 21, 64 << 10));
+        assert_eq!(large(None, INDIRECT, 256, 256), (Some(64), 37, 128 << 10));
         assert_eq!(
-            large(Some(4096), INDIRECT, 32, 256),
-            (Some(8), 21, 64 << 10)
+            large(Some(4096), INDIRECT, 64, 256),
+            (Some(16), 37, 128 << 10)
         );
         let all = u32::MAX;
         assert_eq!(
-            large(None, INDIRECT, 16, 256),
-            (None, 16, all),
+            large(None, INDIRECT, 32, 256),
+            (None, 32, all),
             "no request is long"
         );
-        assert_eq!(large(None, INDIRECT, 256, 21), (None, 21, all));
+        assert_eq!(large(None, INDIRECT, 256, 37), (None, 37, all));
         assert_eq!(large(Some(2048), INDIRECT, 256, 256), (None, 256, all));
         assert_eq!(large(None, DIRECT, 4096, 256), (None, 64, all));
     }

@@ -514,7 +514,7 @@ mod tests {
         for (log, data_descriptors, expected) in [
             (2, 3, 4 * 128),
             (2, 4, 4 * 192),
-            (8, 254, 256 * (48 + 21 * 16) + 64 * 256 * 16),
+            (8, 254, 256 * (48 + 37 * 16) + 64 * 256 * 16),
         ] {
             let limits = Limits {
                 shape: RingShape::new(

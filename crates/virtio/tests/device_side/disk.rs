@@ -41,7 +41,7 @@ pub fn formats() -> impl Iterator<Item = F> {
 /// The room for requests in these tests.
 pub const ROOM: Room = Room {
     slots: QueueSize::Q256,
-    table_entries: 32,
+    table_entries: 64,
 };
 
 /// The offset and the length of the memory for data of requests. Ring and areas come before it.

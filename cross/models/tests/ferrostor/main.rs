@@ -84,7 +84,7 @@ fn data_are_written_flushed_and_read() {
     }
 }
 
-/// A small slot has a table for 19 segments.
+/// A small slot has a table for 35 segments.
 #[test]
 fn a_short_read_into_many_pieces_takes_a_large_slot() {
     let properties = Properties {
