@@ -49,7 +49,11 @@ impl Kind {
         let piece = vec![block + 1; 256];
         let (flags, data) = match self {
             Self::Read(_) => (wdk_sys::SRB_FLAGS_DATA_IN, vec![vec![0; 256]; 2]),
-            Self::ScatteredRead(_) => (wdk_sys::SRB_FLAGS_DATA_IN, vec![vec![0; 8]; 64]),
+            Self::ScatteredRead(_) => {
+                let lengths = [8; 35].into_iter().chain([232]);
+                let pieces = lengths.map(|length| vec![0; length]).collect();
+                (wdk_sys::SRB_FLAGS_DATA_IN, pieces)
+            }
             Self::Write(_) | Self::DurableWrite(_) => (wdk_sys::SRB_FLAGS_DATA_OUT, vec![piece; 2]),
             Self::Flush | Self::Reset => (0, Vec::new()),
         };
