@@ -191,6 +191,9 @@ pub struct Life<'a> {
     start_at: Microseconds,
     /// How requests fail after the device was given up or removed. `None` before.
     closed: Option<Failure>,
+    /// The number of requests in flight when the status read as all ones, as that of a removed
+    /// device does. The poll of the reset shows whether the device is there.
+    seemed_gone: Option<u32>,
     /// Whether the reset was reported as overdue.
     overdue: bool,
     /// Whether Storport is paused. `None` after a restart, when a pause from before the stop
@@ -217,6 +220,7 @@ impl<'a> Life<'a> {
             reset_at: 0,
             start_at: 0,
             closed: None,
+            seemed_gone: None,
             overdue: false,
             paused: Some(false),
             reset_request: None,
@@ -341,8 +345,11 @@ impl<'a> Life<'a> {
         actions: &mut Actions,
     ) -> bool {
         let own = match (health, fault) {
-            // `advance` reports that when it polls the reset.
-            (Health::Gone, _) => return true,
+            // `advance` reports that when it polls the reset, which shows whether it is gone.
+            (Health::Gone, _) => {
+                self.seemed_gone = Some(in_flight);
+                return true;
+            }
             (_, Some(fault)) => {
                 actions.report(Report::violation(Event::ProtocolViolation, fault));
                 true
@@ -354,13 +361,18 @@ impl<'a> Life<'a> {
             (Health::Working, None) if is_wanted => false,
             (Health::Working, None) => return false,
         };
-        self.resets = self.resets.saturating_add(1);
-        let inserts = [number(self.resets), number(in_flight)];
-        actions.report(Report::new(Event::DeviceReset, inserts));
+        self.report_reset(in_flight, actions);
         if own {
             self.count_own_reset(actions);
         }
         true
+    }
+
+    /// Reports a reset of a device with `in_flight` requests in flight.
+    fn report_reset(&mut self, in_flight: u32, actions: &mut Actions) {
+        self.resets = self.resets.saturating_add(1);
+        let inserts = [number(self.resets), number(in_flight)];
+        actions.report(Report::new(Event::DeviceReset, inserts));
     }
 
     /// Counts a reset that the driver decided on itself. Gives the device up if there were too
@@ -413,6 +425,10 @@ impl<'a> Life<'a> {
             Stage::Resetting(device) => match device.poll() {
                 ResetPoll::Done(device) => {
                     self.overdue = false;
+                    if let Some(in_flight) = self.seemed_gone.take() {
+                        self.report_reset(in_flight, actions);
+                        self.count_own_reset(actions);
+                    }
                     let failure = self.closed.unwrap_or(Failure::BusReset);
                     fail_in_flight(adapter, queues, device.quiet(), failure);
                     Stage::Reset(device)
@@ -420,6 +436,7 @@ impl<'a> Life<'a> {
                 ResetPoll::Removed(device) => {
                     fail_in_flight(adapter, queues, device.quiet(), Failure::NoDevice);
                     self.closed = Some(Failure::NoDevice);
+                    self.seemed_gone = None;
                     actions.report(Report::vanished());
                     Stage::Removed(device)
                 }

@@ -121,8 +121,9 @@ impl Performance {
         let (first, last) = granted.messages.unwrap_or_default();
         data.FirstRedirectionMessageNumber = first;
         data.LastRedirectionMessageNumber = last;
-        let count = last.wrapping_sub(first).wrapping_add(1);
-        let have_targets = usize::try_from(count).is_ok_and(|count| count <= targets.len());
+        let count = last.checked_sub(first).and_then(|more| more.checked_add(1));
+        let count = count.and_then(|count| usize::try_from(count).ok());
+        let have_targets = count.is_some_and(|count| count <= targets.len());
         if offered & STOR_PERF_ADV_CONFIG_LOCALITY != 0
             && granted.messages.is_some()
             && have_targets

@@ -5,7 +5,13 @@
 #[expect(dead_code, reason = "a test of xtask compares causes with the page")]
 mod list;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use testbed_devices::{BlkSettings, DeviceId, Faults, Glitch};
 use testbed_machine::pci::PciFunction as _;
@@ -71,6 +77,7 @@ scenarios! {
     a_used_index_that_is_wrong_while_idle
     a_bus_reset
     a_device_that_is_faulty_after_each_reset
+    a_device_that_seems_gone_each_time
     a_device_that_vanishes
     a_device_status_of_ones
     a_reset_that_never_ends
@@ -97,6 +104,7 @@ fn every_event_is_in_a_scenario() {
             Event::DeviceReset => "[reset(",
             Event::ProtocolViolation => "[violation(",
             Event::DeviceVanished => "[vanished(",
+            Event::DeviceFailed => "[given_up(",
             _ => &format!("Event::{event:?},"),
         };
         assert!(checks.iter().any(|check| check.contains(name)), "{name}");
@@ -502,8 +510,19 @@ fn a_bus_reset() {
     logged(bench, &[reset(1, 1)]);
 }
 
+/// How many resets within a minute the driver decides on itself.
+const MOST: u32 = 8;
+
+/// The event of a device that needed more resets.
+fn given_up() -> (Event, String) {
+    let text = format!(
+        "{DISK} was given up after more than {MOST} resets within 60 seconds. All its requests fail until \
+         the device is restarted."
+    );
+    (Event::DeviceFailed, text)
+}
+
 fn a_device_that_is_faulty_after_each_reset() {
-    const MOST: u32 = 8;
     let bench = split().start(patient());
     let mut expected = Vec::new();
     for number in 1..=MOST + 1 {
@@ -519,20 +538,53 @@ fn a_device_that_is_faulty_after_each_reset() {
             bench.adapter.report().system_events.len() >= expected.len()
         });
     }
-    let text = format!(
-        "{DISK} was given up after more than {MOST} resets within 60 seconds. All its requests fail until \
-         the device is restarted."
-    );
     bench.wait(SOON, "the last event is logged", |bench| {
         bench.adapter.report().system_events.len() > expected.len()
     });
     let done = bench.run(read(2, &sector()));
     assert!(failed(&done), "{done:?}");
     bench.check_without_storport();
-    logged(
-        bench,
-        &[&expected[..], &[(Event::DeviceFailed, text)]].concat(),
-    );
+    logged(bench, &[&expected[..], &[given_up()]].concat());
+}
+
+/// The status reads as all ones, as that of a removed device does, and then the device confirms its
+/// reset.
+fn a_device_that_seems_gone_each_time() {
+    let disk = split();
+    let reads_ones = Arc::new(AtomicBool::new(false));
+    let (device, ones) = (disk.device.clone(), reads_ones.clone());
+    let function = Arc::new(Intercepted {
+        function: disk.device.clone(),
+        before_read: Box::new(move |bar, offset| {
+            if (bar, offset) == (4, DEVICE_STATUS) {
+                let is_due = ones.swap(false, Ordering::SeqCst);
+                device.set_faults(if is_due {
+                    common_reads(DEVICE_STATUS, 0xff)
+                } else {
+                    Faults::default()
+                });
+            }
+        }),
+        before_write: Box::new(|_, _, _| true),
+    });
+    let bench = disk.try_start_as(function, patient()).expect("a start");
+    let mut expected = Vec::new();
+    for number in 1..=MOST + 1 {
+        bench.read(1);
+        let before = bench.device.resets();
+        reads_ones.store(true, Ordering::SeqCst);
+        // The interrupt makes the driver read the status.
+        bench.device.resize(4 << 20).expect("a size");
+        bench.wait_for_reset(before);
+        expected.push(reset(number, 0));
+        bench.wait(SOON, "the event is logged", |bench| {
+            bench.adapter.report().system_events.len() >= expected.len()
+        });
+    }
+    bench.wait(SOON, "the last event is logged", |bench| {
+        bench.adapter.report().system_events.len() > expected.len()
+    });
+    logged(bench, &[&expected[..], &[given_up()]].concat());
 }
 
 /// The event of a device that is gone.
