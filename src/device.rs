@@ -500,11 +500,6 @@ impl<'a> Life<'a> {
         };
         let messages = self.messages;
         let started = start_device(device, self.accepted, |device| {
-            if let Some(message) = messages.of_config() {
-                // If it fails, the driver notices that the device asks for a reset when a request
-                // times out.
-                let _: Result<(), virtio::Error> = device.route_config(message);
-            }
             for (number, queue) in (0..).zip(adapter.active_queues()) {
                 let ring = queues.with(queue, |queue| queue.ring().placement());
                 match enable_queue(device, number, ring, messages.of_queue(number)) {
@@ -515,6 +510,15 @@ impl<'a> Life<'a> {
                         break;
                     }
                     Err(error) => return Err(error),
+                }
+                // After the first queue, because the device may have resources for one message, and
+                // cannot be used without that queue's.
+                if number == 0
+                    && let Some(message) = messages.of_config()
+                {
+                    // If it fails, the driver notices that the device asks for a reset when a
+                    // request times out.
+                    let _: Result<(), virtio::Error> = device.route_config(message);
                 }
             }
             Ok(())

@@ -1,6 +1,7 @@
 //! Devices that break the protocol, stop, vanish or lose interrupts.
 
 use std::{
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +28,7 @@ scenarios! {
     a_device_that_vanishes_in_any_stage_ends_all_requests
     a_request_whose_interrupt_was_lost_succeeds
     fewer_messages_and_the_pin_serve_a_disk_that_glitches
+    a_device_with_resources_for_one_message_serves
     a_message_with_any_id_harms_nothing
     a_request_without_a_status_byte_is_no_success
     understated_lengths_are_no_errors_of_any_request
@@ -298,6 +300,35 @@ fn a_request_whose_interrupt_was_lost_succeeds() {
     bench.read(2);
 
     bench.read(3);
+    bench.finish();
+}
+
+/// V70: the device has resources for one vector, whichever register asks for it first.
+fn a_device_with_resources_for_one_message_serves() {
+    const CONFIG_VECTOR: u64 = 0x10;
+    const STATUS: u64 = 0x14;
+    const QUEUE_VECTOR: u64 = 0x1a;
+    let disk = Disk::new(BlkSettings::default());
+    let owner = Mutex::new(None);
+    let function = Arc::new(Intercepted {
+        function: disk.device.clone(),
+        before_read: Box::new(|_, _| {}),
+        before_write: Box::new(move |bar, offset, data| {
+            let mut owner = owner.lock().expect("no panic");
+            match (bar, offset) {
+                (4, STATUS) if data == [0] => {
+                    *owner = None;
+                    true
+                }
+                (4, CONFIG_VECTOR | QUEUE_VECTOR) => *owner.get_or_insert(offset) == offset,
+                _ => true,
+            }
+        }),
+    });
+
+    let bench = disk.try_start_as(function, patient()).expect("a start");
+
+    bench.read(1);
     bench.finish();
 }
 
