@@ -139,13 +139,24 @@ impl Disk {
         if lun != Lun(0) {
             return self.execute_on_absent_unit(operation, cdb);
         }
-        match operation {
-            opcode::READ_10 => medium::read(self, Range::of_10(cdb)?),
-            opcode::READ_16 => medium::read(self, Range::of_16(cdb)?),
-            opcode::WRITE_10 => medium::write(self, Range::of_10(cdb)?),
-            opcode::WRITE_16 => medium::write(self, Range::of_16(cdb)?),
-            _ => self.execute_other(operation, cdb),
+        match self.read_or_write(operation, cdb) {
+            Some(result) => result,
+            None => self.execute_other(operation, cdb),
         }
+    }
+
+    /// Executes READ or WRITE (10 or 16). Returns `None` for another command.
+    #[inline(always)]
+    fn read_or_write(&self, operation: u8, cdb: &[u8]) -> Option<Result<Outcome<'_>, Sense>> {
+        let read = |range| medium::read(self, range);
+        let write = |range| medium::write(self, range);
+        Some(match operation {
+            opcode::READ_10 => Range::of_10(cdb).and_then(read),
+            opcode::READ_16 => Range::of_16(cdb).and_then(read),
+            opcode::WRITE_10 => Range::of_10(cdb).and_then(write),
+            opcode::WRITE_16 => Range::of_16(cdb).and_then(write),
+            _ => return None,
+        })
     }
 
     /// Executes the commands that are not inlined into a driver's I/O path.
@@ -184,14 +195,7 @@ impl Disk {
         if lun != Lun(0) {
             return None;
         }
-        let outcome = match *cdb.first()? {
-            opcode::READ_10 => medium::read(self, Range::of_10(cdb).ok()?),
-            opcode::READ_16 => medium::read(self, Range::of_16(cdb).ok()?),
-            opcode::WRITE_10 => medium::write(self, Range::of_10(cdb).ok()?),
-            opcode::WRITE_16 => medium::write(self, Range::of_16(cdb).ok()?),
-            _ => return None,
-        };
-        match outcome {
+        match self.read_or_write(*cdb.first()?, cdb)? {
             Ok(Outcome::Media(op)) => Some(op),
             _ => None,
         }
