@@ -84,10 +84,10 @@ impl QueueWorker {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Whether a request was taken that never completes.
-    pub(super) fn is_stalled(&self) -> bool {
+    /// The number of requests that were taken and never complete.
+    pub(super) fn stalled(&self) -> usize {
         let active = self.lock();
-        active.as_ref().is_some_and(|it| !it.stalled.is_empty())
+        active.as_ref().map_or(0, |it| it.stalled.len())
     }
 
     /// Whether requests may be taken.

@@ -187,11 +187,11 @@ impl VirtioBlk {
         queues.filter(|queue| queue.is_live()).count()
     }
 
-    /// How many queues have requests that never complete: see [`Faults::stalled`].
+    /// How many requests of each queue never complete: see [`Faults::stalled`].
     #[must_use]
-    pub fn stalled_queues(&self) -> usize {
+    pub fn stalled_requests(&self) -> Vec<usize> {
         let queues = self.core.queues.iter();
-        queues.filter(|queue| queue.is_stalled()).count()
+        queues.map(QueueWorker::stalled).collect()
     }
 
     /// How many requests each queue has served.

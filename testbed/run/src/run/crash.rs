@@ -53,6 +53,11 @@ const CAPACITY: u32 = 8;
 /// The polling interval of the load.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// The machine crashes when the stalled device had all requests of the driver at this many looks
+/// in a row, and at the latest after the second number of looks.
+const EQUAL_LOOKS: u32 = 4;
+const MOST_LOOKS: u32 = 1000;
+
 /// The stamps' generation: no verify pass writes as often.
 const GENERATION: u64 = u64::MAX;
 
@@ -141,7 +146,10 @@ impl Crash<'_> {
         self.adapter.crash();
         let outstanding = self.adapter.outstanding();
         let device = self.hardware.device.as_ref();
-        let queues = device.map(|device| device.stalled_queues());
+        let queues = device.map(|device| {
+            let kept = device.stalled_requests();
+            kept.iter().filter(|count| **count > 0).count()
+        });
 
         let function = &self.hardware.function;
         let stack = DumpStack::start(self.machine, &image, function, self.settings.srb)?;
@@ -225,14 +233,18 @@ impl Crash<'_> {
             stalled: std::iter::once(0..end).collect(),
             ..Faults::default()
         });
-        // Until the device has all requests that are in flight.
-        loop {
-            let before = function.counters().requests;
+        // Until the device keeps all requests that the driver has, and Storport sends no more.
+        let mut equal = 0;
+        for _ in 0..MOST_LOOKS {
             schedule::sleep(LOOK);
-            if self.adapter.outstanding() > 0 && function.counters().requests == before {
-                return Ok(());
+            let kept: usize = device.stalled_requests().iter().sum();
+            let is_equal = kept > 0 && kept == self.adapter.outstanding() as usize;
+            equal = if is_equal { equal + 1 } else { 0 };
+            if equal == EQUAL_LOOKS {
+                break;
             }
         }
+        Ok(())
     }
 }
 
