@@ -420,7 +420,7 @@ fn written(requirements: &[Requirement], citations: &Citations, list: &List) -> 
     let _ = writeln!(page, "| all | {} |", requirements.len());
     let _ = writeln!(
         page,
-        "\n| Row | Section | Requirement | By | |\n|---|---|---|---|---|"
+        "\n| Row | Section | Requirement | By | What shows it, or why nothing does |\n|---|---|---|---|---|"
     );
     page.push_str(&rows);
     page.push_str(FEATURES);
