@@ -9,7 +9,7 @@ use testbed_virtio::chain::Chain;
 use testbed_virtio::memory::{GuestMemory, Memory};
 use testbed_virtio::packed_ring::PackedRingDevice;
 use testbed_virtio::split_ring::RingDevice;
-use virtio::blk::{Config, Refusal, Refused, Segment};
+use virtio::blk::{Config, Refusal, Segment};
 use virtio::queue::Rejection;
 use virtio::queue::format::QueueFormat;
 use virtio::slots::{Prepared, Slot, SlotSize};
@@ -393,16 +393,7 @@ proptest! {
             false => pair.requests.read(&pair.slots, slot, extent(0, sectors), &segments, |it| *it),
         };
 
-        let prepared = match prepare(&pair, pair.slot_for(extent(0, sectors))) {
-            // The list is too scattered for a small slot.
-            Err(Refused { slot, reason: Refusal::TooScattered })
-                if pair.requests.has_large_slots() =>
-            {
-                pair.release(slot);
-                prepare(&pair, pair.slots.reserve(SlotSize::Large).unwrap())
-            }
-            other => other,
-        };
+        let prepared = prepare(&pair, pair.slot());
 
         let expected = pieces(&segments, sectors * 512, size_max, most);
         let described = match prepared {

@@ -261,6 +261,28 @@ fn a_refused_request_leaves_its_slot_with_the_caller() {
     assert_eq!(pair.free_slots(), 4, "a slot was lost");
 }
 
+/// A small slot has 37 descriptors, of which 35 are for data.
+#[test]
+fn a_short_list_in_many_pieces_needs_a_large_slot_if_there_are_some() {
+    let memory = memory();
+    let pieces = [data(0, 512); 36];
+    for (size, large) in [(32, false), (64, true)] {
+        let pair = Pair::<RingDevice>::new(&memory, size, FLAGS);
+        assert_eq!(pair.requests.has_large_slots(), large);
+
+        let refused = pair.read(extent(0, 36), &pieces).unwrap_err();
+        assert_eq!(refused.reason, Refusal::TooScattered);
+
+        let slot = pair.slots.reserve(SlotSize::Large);
+        assert_eq!(slot.is_some(), large);
+        if let Some(slot) = slot {
+            let requests = &pair.requests;
+            let read = requests.read(&pair.slots, slot, extent(0, 36), &pieces, |it| *it);
+            assert!(read.is_ok());
+        }
+    }
+}
+
 /// V92: a longer segment has several descriptors.
 #[test]
 fn segments_are_no_longer_than_size_max() {
