@@ -350,6 +350,10 @@ pub fn lay_out<'m>(
     let queue = VirtQueue::new(dma, 0, limits.shape, requests.tables(), table)
         .expect("memory for the ring");
     assert!(before - dma.left() <= queue::memory_needed(limits.shape));
+    if !limits.shape.format().is_packed {
+        // No element, all of which have 8 bytes, crosses a page: see `split::Parts::carve`.
+        assert_eq!(queue.placement().device % 8, 4);
+    }
     (requests, queue)
 }
 
