@@ -1,13 +1,14 @@
 //! PCI functions of the testbed: [`VirtioBlk`], a virtio-blk disk in an image file, and
 //! [`Bell`], which only sends interrupts. They are device models for tests, with strict checks
 //! of the driver: each violation of a specification is recorded, and carried out as far as a
-//! real device would. They know no Windows.
+//! real device would. [`Vfio`] is a function of the host. They know no Windows.
 //!
 //! - `config_space`, `msix`, `interrupt_sender`: PCI configuration space and interrupts
 //! - `queue_worker`, `ring`, `blk_request`: the thread of a virtqueue; its ring; a request from
 //!   chain to status
 //! - `disk_image`, `image_lock`, `guest_io`: the file, its locks, transfers to guest memory
 //! - `virtio_blk`, `bell`: the functions, made of these parts
+//! - `vfio`: a function of the host
 //! - `properties`: the settings of a disk from QEMU's names
 //! - `faults`: faults that a test enables, and a record of what the disk did
 //!
@@ -48,6 +49,7 @@ mod msix;
 mod properties;
 mod queue_worker;
 mod ring;
+mod vfio;
 mod virtio_blk;
 
 pub use bell::Bell;
@@ -55,4 +57,5 @@ pub use config_space::DeviceId;
 pub use disk_image::{DiskImage, DiskImageError, HostFailure};
 pub use faults::{Faults, Glitch, Operation, Served};
 pub use properties::PropertyError;
+pub use vfio::{Vfio, VfioError};
 pub use virtio_blk::{BlkSettings, VirtioBlk};

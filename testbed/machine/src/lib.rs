@@ -3,6 +3,7 @@
 //! to devices trap. A process has one machine.
 //!
 //! - [`cpu`]: virtual CPUs, their IRQL and DPC queues
+//! - [`dma`]: memory for devices of the host
 //! - [`memory`]: pages with scattered physical addresses
 //! - [`trap`]: register accesses, crashes, stack walks, instruction counts
 //! - [`schedule`]: which thread runs, by a seed
@@ -32,6 +33,7 @@
 
 pub mod clock;
 pub mod cpu;
+pub mod dma;
 pub mod mailbox;
 pub mod memory;
 pub mod pci;

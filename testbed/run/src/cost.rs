@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     disk::{Disk, discovery::DiskError},
-    run::{self, FunctionKind, TemporaryImageError},
+    run::{self, Embedded, TemporaryImageError},
 };
 use testbed_devices::{BlkSettings, PropertyError};
 use testbed_loader::{Image, ImageError};
@@ -46,7 +46,7 @@ pub struct Settings {
 
     /// PCI function
     #[arg(long, value_enum, default_value = "virtio-blk")]
-    pub function: FunctionKind,
+    pub function: Embedded,
 
     /// Properties of the disk that differ from the default, with QEMU's names
     #[arg(long, value_name = "PROPERTY=VALUE,...", value_parser = properties)]
@@ -121,8 +121,8 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
     })?;
     cpu::work_one_at_a_time();
     let disk = match settings.function {
-        FunctionKind::VirtioBlk => Some(run::temporary_image(DISK)?.0),
-        FunctionKind::Bell => None,
+        Embedded::VirtioBlk => Some(run::temporary_image(DISK)?.0),
+        Embedded::Bell => None,
     };
     let (function, disk) = run::function(&machine, disk, settings.disk()?);
     let adapter = Adapter::start(

@@ -24,7 +24,7 @@ use self::{
 pub use self::{
     hardware::TemporaryImageError,
     imports::print_imports,
-    settings::{FunctionKind, Settings},
+    settings::{Embedded, FunctionKind, Settings},
 };
 pub(crate) use self::{
     hardware::{function, temporary_image},
@@ -47,7 +47,7 @@ use crate::{
         results::describe,
     },
 };
-use testbed_devices::{DiskImage, DiskImageError, HostFailure, VirtioBlk};
+use testbed_devices::{DiskImage, DiskImageError, HostFailure, VfioError, VirtioBlk};
 use testbed_loader::{Image, ImageError};
 use testbed_machine::{
     Machine, MachineError, MachineSettings, clock,
@@ -115,6 +115,9 @@ pub enum RunError {
     /// The machine cannot be set up.
     #[error(transparent)]
     Machine(#[from] MachineError),
+    /// The function of the host cannot be used.
+    #[error("--function {0}")]
+    Vfio(#[from] VfioError),
     /// The verify pass does not fit the disk or the machine.
     #[error("--verify-bytes: {0}")]
     Verify(VerifyError),
@@ -148,7 +151,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     imports::print_driver(&settings.driver, &imports, out)?;
 
     let seed = settings.seed.unwrap_or_else(seed_of_the_clock);
-    if settings.verify {
+    if settings.is_scheduled() {
         trap::repeat_with(&command_line::repeating(std::env::args(), seed));
         schedule::begin(seed);
     }
@@ -158,7 +161,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         interrupts: settings.interrupts,
     })?;
     let image = Arc::new(Image::load(&settings.driver, &testbed_storport::resolve)?);
-    let hardware = Hardware::new(settings, &machine, disk);
+    let hardware = Hardware::new(settings, &machine, disk)?;
     hardware.print(settings, out)?;
     if schedule::trace().is_some() {
         writeln!(out, "schedule  one thread at a time, seed {seed}")?;
@@ -182,8 +185,8 @@ fn prepare(settings: &Settings) -> Result<(Option<Options>, Option<DiskFile>), R
     let workload = workload_options(settings)?;
     check_sizes(settings)?;
     let disk = match settings.function {
-        FunctionKind::VirtioBlk => Some(DiskFile::open(settings)?),
-        FunctionKind::Bell => None,
+        FunctionKind::Embedded(Embedded::VirtioBlk) => Some(DiskFile::open(settings)?),
+        FunctionKind::Embedded(Embedded::Bell) | FunctionKind::Vfio(_) => None,
     };
     if let Some(disk) = &disk {
         check_verify(settings, &disk.image)?;
@@ -212,13 +215,7 @@ fn check_sizes(settings: &Settings) -> Result<(), RunError> {
             "--size: {size} bytes is not a disk size: give a multiple of 512, at least 512"
         ));
     }
-    if settings.function == FunctionKind::Bell && settings.disk.is_some() {
-        return setting(
-            "--disk: the function bell has no disk image: leave out --disk, or give --function \
-             virtio-blk"
-                .to_owned(),
-        );
-    }
+    check_function(settings)?;
     let Size(memory) = settings.memory;
     if !memory.is_multiple_of(PAGE as u64) || memory < 16 << 20 {
         return setting(format!(
@@ -227,6 +224,27 @@ fn check_sizes(settings: &Settings) -> Result<(), RunError> {
         ));
     }
     Ok(())
+}
+
+/// Checks the options that only some functions have.
+fn check_function(settings: &Settings) -> Result<(), RunError> {
+    let has_image = settings.function == FunctionKind::Embedded(Embedded::VirtioBlk);
+    let is_vfio = matches!(settings.function, FunctionKind::Vfio(_));
+    let wrong = if settings.disk.is_some() && !has_image {
+        "--disk: only the function virtio-blk has a disk image: leave out --disk or --function"
+    } else if is_vfio && !settings.overwrite {
+        "--function: the run overwrites the whole disk of a function of the host, and does not \
+         look what is on it: give --overwrite if that is meant"
+    } else if settings.overwrite && settings.disk.is_none() && !is_vfio {
+        "--overwrite: there is no image to overwrite: give --disk"
+    } else if is_vfio && settings.device.is_some() {
+        "--device: a function of the host has the properties that it has: leave out --device"
+    } else if is_vfio && settings.seeds.is_some() {
+        "--seeds: a seed does not determine the order of a function of the host: leave out --seeds"
+    } else {
+        return Ok(());
+    };
+    Err(RunError::Setting(wrong.to_owned()))
 }
 
 fn check_verify(settings: &Settings, image: &DiskImage) -> Result<(), RunError> {
@@ -659,7 +677,7 @@ impl Run<'_> {
         for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
             writeln!(out, "  {line}")?;
         }
-        if self.settings.verify {
+        if self.settings.is_scheduled() {
             let command = command_line::repeating(std::env::args(), self.seed);
             writeln!(out, "  to repeat this run: {command}")?;
         }

@@ -142,8 +142,10 @@ impl Summary {
             ("DPCs", self.report.dpcs),
             ("notifications", self.device.notifications),
             ("device requests", self.device.requests),
-        ]
-        .map(|(name, count)| {
+        ];
+        // A function of the host, or one without requests, does not count them.
+        let counted = |(name, count): &(&str, u64)| *name != "device requests" || *count > 0;
+        let rows = rows.into_iter().filter(counted).map(|(name, count)| {
             let each = if requests == 0 {
                 "-".to_owned()
             } else {
@@ -151,7 +153,7 @@ impl Summary {
             };
             vec![name.to_owned(), count.to_string(), each]
         });
-        table(out, &["event", "count", "per I/O"], rows.into_iter())?;
+        table(out, &["event", "count", "per I/O"], rows)?;
         if self.queues.len() > 1 {
             let counts: Vec<String> = self.queues.iter().map(u64::to_string).collect();
             writeln!(out, "\ndevice requests by queue: {}", counts.join(", "))?;

@@ -6,9 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{RunError, Settings, used_image};
+use super::{FunctionKind, RunError, Settings, used_image};
 use crate::size::Size;
-use testbed_devices::{Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk};
+use testbed_devices::{
+    Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, Vfio, VfioError, VirtioBlk,
+};
 use testbed_machine::{InterruptKind, Machine, pci::PciFunction};
 
 /// The open image file.
@@ -77,17 +79,34 @@ pub(super) struct Hardware {
     pub(super) function: Arc<dyn PciFunction>,
     /// The same function, if it is a virtio disk.
     pub(super) device: Option<Arc<VirtioBlk>>,
-    description: &'static str,
+    description: String,
     /// The disk's name in the output.
     pub(super) disk_name: String,
-    /// The image file, to compare with; `None` for the bell.
+    /// The image file, to compare with, if the testbed has it.
     pub(super) contents: Option<File>,
     _mark: Option<Mark>,
 }
 
 impl Hardware {
     /// Makes the function of `settings`. `disk` is the image file of a virtio disk.
-    pub(super) fn new(settings: &Settings, machine: &Machine, disk: Option<DiskFile>) -> Self {
+    ///
+    /// # Errors
+    /// A function of the host cannot be used.
+    pub(super) fn new(
+        settings: &Settings,
+        machine: &Machine,
+        disk: Option<DiskFile>,
+    ) -> Result<Self, VfioError> {
+        if let FunctionKind::Vfio(address) = &settings.function {
+            return Ok(Self {
+                function: Vfio::open(address, machine.memory())?,
+                device: None,
+                description: format!("function {address} of this host, by VFIO"),
+                disk_name: "the device's own".to_owned(),
+                contents: None,
+                _mark: None,
+            });
+        }
         let description = match (&disk, settings.device_id) {
             (None, _) => "bell, PCI 1234:BE11",
             (_, DeviceId::Modern) => "virtio-blk, PCI 1AF4:1042 (modern)",
@@ -108,14 +127,14 @@ impl Hardware {
             ..*settings.device.clone().unwrap_or_default()
         };
         let (function, device) = function(machine, image, blk);
-        Self {
+        Ok(Self {
             function,
             device,
-            description,
+            description: description.to_owned(),
             disk_name,
             contents,
             _mark: to_mark.map(Mark),
-        }
+        })
     }
 
     /// How many queues of the disk the driver uses, for the output.

@@ -1,6 +1,6 @@
 //! The settings of a run, which are the options of `testbed run`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{
     ValueEnum,
@@ -20,8 +20,10 @@ pub struct Settings {
     #[arg(long, value_name = "FILE.sys")]
     pub driver: PathBuf,
 
-    /// PCI function
-    #[arg(long, value_enum, default_value = "virtio-blk")]
+    /// PCI function: virtio-blk, bell (a device that only interrupts), or vfio:ADDRESS, a
+    /// function of this host, such as vfio:0000:01:00.0, which is bound to vfio-pci. THE
+    /// CONTENTS OF ITS DISK ARE OVERWRITTEN
+    #[arg(long, value_name = "FUNCTION", default_value = "virtio-blk")]
     pub function: FunctionKind,
 
     /// Raw disk image. ITS CONTENTS ARE OVERWRITTEN. The testbed refuses an image
@@ -29,8 +31,9 @@ pub struct Settings {
     #[arg(long, value_name = "IMAGE")]
     pub disk: Option<PathBuf>,
 
-    /// Overwrite the image even if it contains other data
-    #[arg(long, requires = "disk")]
+    /// Overwrite the image even if it contains other data. Needed for the disk of
+    /// vfio:ADDRESS, which is not examined
+    #[arg(long)]
     pub overwrite: bool,
 
     /// Size of the temporary image, in bytes or with K, M, G or T
@@ -73,7 +76,8 @@ pub struct Settings {
 
     /// Enable all checks, such as for accesses to completed requests. Run one
     /// thread at a time, in virtual time, in an order that the seed determines.
-    /// This is slow
+    /// This is slow. With vfio:ADDRESS, threads run in any order: the device has
+    /// a time of its own
     #[arg(long)]
     pub verify: bool,
 
@@ -134,11 +138,48 @@ impl Settings {
             Checks::Cheap
         }
     }
+
+    /// Whether the seed determines the order of threads.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        self.verify && matches!(self.function, FunctionKind::Embedded(_))
+    }
 }
 
 /// The PCI function of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FunctionKind {
+    /// A device model of the testbed.
+    Embedded(Embedded),
+    /// A function of the host, by its address, such as `0000:01:00.0`.
+    Vfio(String),
+}
+
+/// The text names no PCI function.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "give virtio-blk, bell, or vfio: with a PCI address of the host, such as vfio:0000:01:00.0"
+)]
+pub struct NoFunction;
+
+impl FromStr for FunctionKind {
+    type Err = NoFunction;
+
+    fn from_str(text: &str) -> Result<Self, NoFunction> {
+        if let Some(address) = text.strip_prefix("vfio:") {
+            let is_address = address.contains('.') && !address.contains('/');
+            return is_address
+                .then(|| Self::Vfio(address.to_owned()))
+                .ok_or(NoFunction);
+        }
+        let embedded = Embedded::from_str(text, false).map_err(|_| NoFunction)?;
+        Ok(Self::Embedded(embedded))
+    }
+}
+
+/// A PCI function that the testbed models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Embedded {
     /// Virtio disk
     VirtioBlk,
     /// Device that only interrupts, for a driver with its own RAM disk: PCI 1234:BE11,
@@ -183,4 +224,21 @@ fn device_id() -> impl TypedValueParser<Value = DeviceId> {
         ("modern", "1AF4:1042", DeviceId::Modern),
         ("transitional", "1AF4:1001", DeviceId::Transitional),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_is_a_model_or_an_address_of_the_host() {
+        let parse = |text: &str| text.parse::<FunctionKind>();
+
+        assert_eq!(parse("bell"), Ok(FunctionKind::Embedded(Embedded::Bell)));
+        let address = "0000:01:00.0".to_owned();
+        assert_eq!(parse("vfio:0000:01:00.0"), Ok(FunctionKind::Vfio(address)));
+        for wrong in ["", "disk", "vfio", "vfio:", "vfio:eth0", "vfio:../0.0"] {
+            assert_eq!(parse(wrong), Err(NoFunction), "{wrong}");
+        }
+    }
 }
