@@ -45,9 +45,14 @@ needs_of() {
         [ "$x64$arm64" ] || x64=x64 arm64=arm64
         echo cc libclang $x64 $arm64 xorriso
         ;;
-    test) echo cc libclang x64 arm64 rustfmt clippy miri xorriso osslsigncode ;;
+    test) echo cc libclang x64 arm64 rustfmt clippy miri xorriso osslsigncode $(qemu) ;;
     *) echo cc ;;
     esac
+}
+
+# QEMU, where its guest's kernel can be had: it comes from Debian's packages.
+qemu() {
+    ! has apt-get || echo qemu
 }
 
 # Adds one need to the lists of missing tools, unless it is met.
@@ -61,6 +66,7 @@ check() {
     cc) has cc || package "gcc libc6-dev" "a C compiler (cc), to link programs for this machine" ;;
     libclang) has_libclang || package libclang1 "libclang, to parse C headers" ;;
     xorriso) has xorriso || package xorriso "xorriso, to make ISO images" ;;
+    qemu) has qemu-system-x86_64 || package qemu-system-x86 "QEMU, whose disks the driver is tested on" ;;
     osslsigncode) has osslsigncode || package osslsigncode "osslsigncode, to verify signatures" ;;
     x64) target x86_64-pc-windows-msvc ;;
     arm64) target aarch64-pc-windows-msvc ;;

@@ -13,6 +13,7 @@ mod linked;
 mod lint;
 mod mutants;
 mod package;
+mod qemu;
 mod reproducible;
 mod rules;
 mod run;

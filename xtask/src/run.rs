@@ -1,7 +1,7 @@
 //! `cargo xtask run`: builds a driver and runs it in the testbed.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     process::{ExitCode, Stdio},
 };
 
@@ -10,6 +10,7 @@ use packaging::architecture::Architecture::X64;
 use crate::{
     build::{self, BuildError},
     driver::{Chosen, Driver, NoDriver},
+    qemu,
     tool::{self, ToolError},
 };
 
@@ -32,6 +33,9 @@ testbed. The most useful ones:
   --restart N             power the adapter down and up N times before the workload
   --dump                  crash the machine at the end; a second copy of the driver
                           writes a crash dump
+With --backend qemu, the testbed runs in a guest of QEMU, without KVM, and drives QEMU's
+disk by VFIO. --device is then QEMU's device with its properties; the IOMMU and the modern
+interface are on if they are not named. The options --disk and --size have no meaning.
 The arguments after -- describe the workload. For all options:
   cargo run --profile host --package testbed -- run --help
 
@@ -43,7 +47,9 @@ Examples:
   cargo xtask run --driver ramdisk
   cargo xtask run --verify --seed 7
   cargo xtask run --verify --seeds 20 -- -b8K -d60 -t4 -o16 -r -w30
-  cargo xtask run --driver OTHER.sys";
+  cargo xtask run --driver OTHER.sys
+  cargo xtask run --backend qemu
+  cargo xtask run --backend qemu --device virtio-blk-pci,packed=on -- -b4K -d5";
 
 /// The options of `cargo xtask run`.
 #[derive(Debug, clap::Args)]
@@ -56,6 +62,11 @@ pub struct Options {
     /// [default: ferrostor]
     #[arg(long, value_name = "NAME|FILE")]
     driver: Option<OsString>,
+
+    /// What is behind the PCI function: the testbed's own device, or qemu, a disk of QEMU in a
+    /// guest of its own [default: testbed]
+    #[arg(long, value_name = "BACKEND")]
+    backend: Option<OsString>,
 
     /// Options that are passed to the testbed
     #[arg(allow_hyphen_values = true, hide = true)]
@@ -75,12 +86,23 @@ pub enum RunError {
     Build(#[from] BuildError),
     #[error("the testbed was not run: {0}")]
     Testbed(#[from] ToolError),
+    #[error("--backend {0}: there is no such backend: give testbed or qemu")]
+    NoBackend(String),
+    #[error(transparent)]
+    Guest(#[from] qemu::GuestError),
 }
 
 /// Runs a driver and returns the testbed's exit code.
 pub fn command(options: &Options) -> Result<ExitCode, RunError> {
-    let (name, given) = options.driver_and_words();
+    let mut words = options.words();
+    let name = take(&mut words, "--driver").unwrap_or_else(|| Driver::Ferrostor.name().into());
     let driver = Chosen::parse(&name)?;
+    let backend = take(&mut words, "--backend");
+    let guest = match backend.as_deref().map(OsStr::to_string_lossy).as_deref() {
+        None | Some("testbed") => None,
+        Some("qemu") => Some(guest_run(&mut words)),
+        Some(other) => return Err(RunError::NoBackend(other.to_owned())),
+    };
     let (file, house_rules): (_, &[_]) = match &driver {
         Chosen::Project(driver) => (build::file(*driver, X64), driver.testbed_options()),
         Chosen::File(file) => (file.clone(), &[]),
@@ -91,10 +113,14 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     let testbed = |flags: &[&str]| {
         let mut testbed = tool::testbed(&path, "run");
         testbed.args(flags).arg("--driver").arg(&file);
-        testbed.args(house_rules).args(&given);
+        testbed.args(house_rules).args(&words);
         testbed
     };
-    let mut check = testbed(&["--check"]);
+    let flags: &[_] = match guest {
+        None => &["--check"],
+        Some(_) => &["--check", "--function", "vfio:0000:01:00.0", "--overwrite"],
+    };
+    let mut check = testbed(flags);
     let checked = tool::quiet_status(check.stdout(Stdio::null()))?;
     if !checked.success() {
         return Ok(tool::exit_code(&check, checked)?);
@@ -102,38 +128,64 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     if let Chosen::Project(driver) = driver {
         build::driver(driver, X64)?;
     }
+    if let Some(run) = guest {
+        let passed = qemu::run(&path, &file, run)?;
+        return Ok(if passed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
     let mut run = testbed(&[]);
     let end = tool::status(&mut run)?;
     Ok(tool::exit_code(&run, end)?)
 }
 
+/// The run in a guest of QEMU that `words` describe. Takes QEMU's options from them.
+fn guest_run(words: &mut Vec<OsString>) -> qemu::Run {
+    let device = take(words, "--device").unwrap_or_else(|| "virtio-blk-pci".into());
+    let mut testbed = words.iter().map(|word| word.to_string_lossy().into_owned());
+    qemu::Run {
+        device: device.to_string_lossy().into_owned(),
+        drive: "",
+        testbed: testbed.by_ref().collect(),
+    }
+}
+
+/// Removes `option`, with its value, from the words before `--`. Returns the value, which is empty
+/// if it is missing.
+fn take(words: &mut Vec<OsString>, option: &str) -> Option<OsString> {
+    let with_value = format!("{option}=");
+    let at = words
+        .iter()
+        .take_while(|word| *word != "--")
+        .map(|word| word.to_string_lossy())
+        .position(|word| word == option || word.starts_with(&with_value))?;
+    let word = words.remove(at).to_string_lossy().into_owned();
+    Some(match word.strip_prefix(&with_value) {
+        Some(value) => value.into(),
+        None if at < words.len() && words[at] != "--" => words.remove(at),
+        None => OsString::new(),
+    })
+}
+
 impl Options {
-    /// The value of `--driver`, and the testbed's other arguments after `run`. Clap does not
-    /// recognise `--driver` after an option of the testbed, so it can be in any of the fields.
-    fn driver_and_words(&self) -> (OsString, Vec<OsString>) {
-        let mut words = self.testbed.clone();
+    /// All arguments. Clap does not recognise an option of this command after one of the testbed,
+    /// so it can be in any of the fields.
+    fn words(&self) -> Vec<OsString> {
+        let own = [("--driver", &self.driver), ("--backend", &self.backend)];
+        let own = own
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let mut words: Vec<_> = own
+            .flat_map(|(name, value)| [name.into(), value.clone()])
+            .collect();
+        words.extend(self.testbed.iter().cloned());
         if !self.workload.is_empty() {
             words.push("--".into());
             words.extend(self.workload.iter().cloned());
         }
-        if let Some(driver) = &self.driver {
-            return (driver.clone(), words);
-        }
-        let named = words
-            .iter()
-            .take_while(|word| *word != "--")
-            .map(|word| word.to_string_lossy())
-            .position(|word| word == "--driver" || word.starts_with("--driver="));
-        let Some(at) = named else {
-            return (Driver::Ferrostor.name().into(), words);
-        };
-        let option = words.remove(at).to_string_lossy().into_owned();
-        let name = match option.split_once('=') {
-            Some((_, name)) => name.into(),
-            None if at < words.len() => words.remove(at),
-            None => OsString::new(),
-        };
-        (name, words)
+        words
     }
 }
 
@@ -172,7 +224,9 @@ mod tests {
         for line in LINES.lines() {
             let cells: Vec<_> = line.split('|').map(str::trim).collect();
             let words = std::iter::once("run").chain(cells[0].split_whitespace());
-            let (name, words) = Line::parse_from(words).options.driver_and_words();
+            let mut words = Line::parse_from(words).options.words();
+            let name = take(&mut words, "--driver");
+            let name = name.unwrap_or_else(|| "ferrostor".into());
             assert_eq!(name, cells[1], "{line}");
             assert_eq!(words.join(OsStr::new(" ")), cells[2], "{line}");
         }

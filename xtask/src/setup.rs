@@ -24,6 +24,8 @@ pub enum Need {
     Osslsigncode,
     /// Miri, of the nightly toolchain.
     Miri,
+    /// QEMU for x86-64.
+    Qemu,
 }
 
 impl Need {
@@ -38,6 +40,7 @@ impl Need {
             Self::Xorriso => "xorriso",
             Self::Osslsigncode => "osslsigncode",
             Self::Miri => "miri",
+            Self::Qemu => "qemu",
         }
     }
 }

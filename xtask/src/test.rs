@@ -22,7 +22,9 @@ use crate::{
     driver::Driver,
     fixtures, guard_cost,
     mutants::{self, MutantsError},
-    package, reproducible,
+    package,
+    qemu::{self, QemuError},
+    reproducible,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
     tool::{self, ToolError, cargo},
@@ -110,6 +112,8 @@ enum Step {
     Driver,
     /// The drivers pass the testbed's checks in 20 thread schedules per workload (--full: 200)
     Schedules,
+    /// The driver passes runs on disks that QEMU emulates, through VFIO in a guest
+    Qemu,
     /// The driver passes short runs on all combinations of ring, queues, messages and SRBs
     Combinations,
     /// The testbed finds the faults of miniports that break a rule, and none in their correct twins
@@ -258,11 +262,13 @@ impl Step {
             | Self::LockRules
             | Self::Doc => to_build(X64).to_vec(),
             Self::AbiArm64 | Self::BuildArm64 => to_build(Arm64).to_vec(),
-            // The steps for Miri and virtual machines are skipped without their tools.
+            // The steps for Miri, QEMU and virtual machines are skipped without their tools.
             Self::Cross | Self::Unit | Self::Test | Self::Miri | Self::Loom | Self::DocMachines => {
                 Vec::new()
             }
             Self::Mutants => mutants::NEEDS.to_vec(),
+            Self::Qemu if qemu::is_possible() => [to_build(X64).as_slice(), &[Need::Qemu]].concat(),
+            Self::Qemu => to_build(X64).to_vec(),
         }
     }
 
@@ -287,6 +293,7 @@ impl Step {
             Self::Run => run().into(),
             Self::Driver => drivers(tier).into(),
             Self::Schedules => schedules(tier).into(),
+            Self::Qemu => on_qemu(),
             Self::Combinations => combinations::check().into(),
             Self::Fixtures => fixture_rules().into(),
             Self::GuardCost => guard_cost::check().into(),
@@ -480,6 +487,8 @@ enum DriverError {
     Tests(#[from] ToolError),
     #[error("no test is named {0}: correct the name in xtask/src/test.rs")]
     NoTest(&'static str),
+    #[error(transparent)]
+    Qemu(#[from] QemuError),
 }
 
 fn build(architecture: Architecture) -> Result<(), DriverError> {
@@ -595,6 +604,20 @@ fn run() -> Result<(), DriverError> {
     testbed.args(["--verify", "--verify-bytes", "2M", "--seed", "1", "--"]);
     tool::run(testbed.args(LOADS[0]))?;
     Ok(())
+}
+
+/// Runs the driver on QEMU's disks.
+fn on_qemu() -> Outcome {
+    if !qemu::is_possible() {
+        let why =
+            "the kernel of QEMU's guest comes from Debian's packages, and there is no apt-get";
+        return Outcome::Skipped(why.into());
+    }
+    let run = || -> Result<(), DriverError> {
+        let file = build::driver(Driver::Ferrostor, X64)?;
+        Ok(qemu::check(&tool::build_testbed()?, &file)?)
+    };
+    run().into()
 }
 
 /// Runs each driver with `--verify` on four virtual CPUs, each workload in many thread
