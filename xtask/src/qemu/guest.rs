@@ -38,6 +38,9 @@ const MOST_RUNS: usize = 32 - 1 - FIRST_SLOT;
 /// QEMU is stopped if its guest prints nothing for so long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The lines that are shown of what QEMU reports.
+const MOST_COMPLAINTS: usize = 10;
+
 /// A run of the testbed on a disk of QEMU.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -89,9 +92,9 @@ pub enum GuestError {
     /// The guest hangs.
     #[error("the guest printed nothing for {} s, and was stopped; before:\n{output}", PATIENCE.as_secs())]
     Silent { output: String },
-    /// QEMU complained.
-    #[error("QEMU reported errors:\n{0}")]
-    Complaints(String),
+    /// QEMU complained: the driver did what a guest must not do, or QEMU cannot start.
+    #[error("QEMU reported errors, in {lines} lines; the first ones:\n{first}")]
+    Complaints { lines: usize, first: String },
 }
 
 /// Performs the runs one after another in a guest. `show` gets the number of a run, and each line
@@ -123,14 +126,18 @@ pub fn perform(
         )
         .spawn()
         .map_err(|source| tool::not_started(&qemu, source))?;
-    let ended = follow(child, runs.len(), show)?;
+    let ended = follow(child, runs.len(), show);
     // What QEMU prints itself, and what `-d guest_errors` finds.
     let mut complaints = fs::read_to_string(folder.path().join("errors"))?;
     complaints += &fs::read_to_string(folder.path().join("guest-errors")).unwrap_or_default();
     if !complaints.is_empty() {
-        return Err(GuestError::Complaints(complaints));
+        let first: Vec<_> = complaints.lines().take(MOST_COMPLAINTS).collect();
+        return Err(GuestError::Complaints {
+            lines: complaints.lines().count(),
+            first: first.join("\n"),
+        });
     }
-    Ok(ended)
+    ended
 }
 
 /// The guest's file system.
