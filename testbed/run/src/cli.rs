@@ -9,7 +9,7 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind as UsageErrorKind};
 use testbed::{
-    cost, rules,
+    compare, cost, rules,
     run::{self, RunError, Verdict},
     seeds::{self, UNUSABLE},
     workload::options::one_line,
@@ -51,6 +51,14 @@ const IMPORTS: &str = "\
 Examples:
   testbed imports ferrostor.sys";
 
+const COMPARE: &str = "\
+For a disk that the run did not have as a file: a run with --function vfio:ADDRESS in a
+virtual machine, whose image is compared on the host. The image was blank before.
+
+Examples:
+  testbed compare disk.img --seed 7 --verify-bytes 8M
+      after: testbed run ... --seed 7 --verify-bytes 8M --no-workload";
+
 const RULES: &str = "\
 Examples:
   testbed rules
@@ -89,6 +97,9 @@ enum Command {
         #[arg(value_name = "FILE.sys")]
         driver: PathBuf,
     },
+    /// Compare an image with what the verify pass of a run wrote
+    #[command(after_help = COMPARE)]
+    Compare(compare::Settings),
     /// Print the rules that the testbed checks, their sources, and what it cannot check
     #[command(after_help = RULES)]
     Rules,
@@ -135,6 +146,7 @@ pub fn main() -> ExitCode {
                 .map(|()| Verdict::Pass)
                 .map_err(RunError::Output)
         }
+        Command::Compare(settings) => compare::compare(&settings, &mut out),
         Command::Rules => rules::print(&mut out)
             .map(|()| Verdict::Pass)
             .map_err(RunError::Output),

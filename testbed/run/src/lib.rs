@@ -16,6 +16,7 @@
 #![cfg(target_os = "linux")]
 
 mod command_line;
+pub mod compare;
 pub mod cost;
 pub mod disk;
 pub mod rules;

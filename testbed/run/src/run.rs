@@ -72,7 +72,7 @@ const VERIFY_SHARE: u64 = 4;
 pub const DEFAULT_WORKLOAD: &str = "-b8K -d5 -W1 -o16 -r -w30 -Su -L";
 
 /// The number of mismatches that are described.
-const DESCRIBED: usize = 10;
+pub(crate) const DESCRIBED: usize = 10;
 
 /// The result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

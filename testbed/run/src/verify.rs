@@ -131,16 +131,14 @@ pub fn verify(
         Some(image) => contents(image, &plan.untouched)?,
         None => BTreeMap::new(),
     };
-    let pass = Pass {
-        untouched,
-        ..Pass::new(
-            disk,
-            settings,
-            progress,
-            plan.steps.clone(),
-            Expected::of(&plan),
-        )
-    };
+    let mut pass = Pass::new(
+        disk,
+        settings,
+        progress,
+        plan.steps.clone(),
+        Expected::of(&plan),
+    );
+    pass.contents.untouched = untouched;
     let pass = Arc::new(pass);
     run(disk, &pass, settings)?;
     match disk.flush() {
@@ -153,7 +151,10 @@ pub fn verify(
     }
     let mut state = pass.state();
     if let Some(image) = image {
-        compare_image(&pass, &mut state, image, &plan)?;
+        let State {
+            expected, findings, ..
+        } = &mut *state;
+        compare_image(&pass.contents, expected, image, &plan, progress, findings)?;
     }
     let writes = plan
         .steps
@@ -165,7 +166,7 @@ pub fn verify(
         extents: plan.extents.len(),
         rewrites: writes - plan.extents.len(),
         reads: plan.steps.len() - writes,
-        untouched: pass.untouched.len(),
+        untouched: pass.contents.untouched.len(),
         elapsed: clock::instant() - begin,
         failed: state.failed,
         findings: std::mem::take(&mut state.findings),
@@ -183,20 +184,60 @@ pub fn read_again(
     progress: &ProgressBar,
 ) -> Result<Findings, VerifyError> {
     let mut plan = plan(disk, settings);
-    let mut expected = Expected::of(&plan);
-    plan.steps.retain(|step| match step {
-        // Writes to the same sector are performed in the order of the plan.
-        Step::Write { extent, generation } => {
-            expected.set(extent, *generation);
-            false
-        }
-        Step::Read { .. } => true,
-    });
+    let expected = Expected::after(&plan);
+    plan.steps.retain(|step| matches!(step, Step::Read { .. }));
     progress.set_length(bytes_of_all(&plan.steps));
     let pass = Arc::new(Pass::new(disk, settings, progress, plan.steps, expected));
     run(disk, &pass, settings)?;
     let mut state = pass.state();
     Ok(std::mem::take(&mut state.findings))
+}
+
+/// Compares `image` with the data of a pass that verified `bytes` of it with `seed`. The image was
+/// blank before, and nothing else was written since. Its blocks have `block_bytes`. `progress`
+/// counts bytes.
+///
+/// # Errors
+/// [`VerifyError::Image`], and [`VerifyError::Length`] if `bytes` or the image's length are not
+/// whole blocks, or `bytes` is more than that length.
+pub fn compare(
+    image: &File,
+    bytes: u64,
+    seed: u64,
+    block_bytes: u32,
+    progress: &ProgressBar,
+) -> Result<Findings, VerifyError> {
+    let length = image.metadata()?.len();
+    let whole = |bytes: u64| bytes.is_multiple_of(block_bytes.into());
+    if !whole(length) || !whole(bytes) || bytes > length {
+        return Err(VerifyError::Length(format!(
+            "{bytes} bytes of an image of {length} bytes cannot be compared: give whole blocks of \
+             {block_bytes} bytes, at most as many as the image has"
+        )));
+    }
+    let sectors = |bytes: u64| bytes / SECTOR as u64;
+    let plan = Plan::new(
+        seed,
+        sectors(length),
+        sectors(block_bytes.into()),
+        sectors(bytes),
+    );
+    let blank = plan.untouched.iter().map(|sector| (*sector, [0; SECTOR]));
+    let contents = Contents {
+        seed,
+        untouched: blank.collect(),
+    };
+    let mut findings = Findings::new(seed, block_bytes);
+    progress.set_length(bytes);
+    compare_image(
+        &contents,
+        &Expected::after(&plan),
+        image,
+        &plan,
+        progress,
+        &mut findings,
+    )?;
+    Ok(findings)
 }
 
 fn plan(disk: &Disk, settings: Settings) -> Plan {
@@ -260,10 +301,12 @@ fn contents(image: &File, sectors: &[u64]) -> io::Result<BTreeMap<u64, [u8; SECT
 
 /// Compares all written sectors and the unwritten ones in the image.
 fn compare_image(
-    pass: &Pass,
-    state: &mut State,
+    contents: &Contents,
+    expected: &Expected,
     image: &File,
     plan: &Plan,
+    progress: &ProgressBar,
+    findings: &mut Findings,
 ) -> Result<(), VerifyError> {
     let mut bytes = vec![0; LONGEST as usize * SECTOR];
     for span in plan.spans() {
@@ -272,15 +315,9 @@ fn compare_image(
             let extent = start..(start + LONGEST).min(span.end);
             let bytes = &mut bytes[..(extent.end - extent.start) as usize * SECTOR];
             image.read_exact_at(bytes, start * SECTOR as u64)?;
-            let generations = state.expected.generations(&extent);
-            pass.compare(
-                Place::Image,
-                &extent,
-                bytes,
-                &generations,
-                &mut state.findings,
-            );
-            pass.progress.inc(bytes.len() as u64);
+            let generations = expected.generations(&extent);
+            contents.compare(Place::Image, &extent, bytes, &generations, findings);
+            progress.inc(bytes.len() as u64);
             start = extent.end;
         }
     }
@@ -288,17 +325,52 @@ fn compare_image(
         let mut bytes = [0; SECTOR];
         image.read_exact_at(&mut bytes, sector * SECTOR as u64)?;
         let extent = sector..sector + 1;
-        pass.compare(Place::Image, &extent, &bytes, &[0], &mut state.findings);
+        contents.compare(Place::Image, &extent, &bytes, &[0], findings);
     }
     Ok(())
+}
+
+/// What sectors must have.
+struct Contents {
+    /// The seed of the stamps in written ones.
+    seed: u64,
+    /// The earlier contents of those that are never written.
+    untouched: BTreeMap<u64, [u8; SECTOR]>,
+}
+
+impl Contents {
+    /// Compares the data of `extent` with the written data. Generation 0 means never written.
+    fn compare(
+        &self,
+        place: Place,
+        extent: &Extent,
+        bytes: &[u8],
+        generations: &[u32],
+        findings: &mut Findings,
+    ) {
+        let (sectors, _) = bytes.as_chunks::<SECTOR>();
+        for ((sector, found), &generation) in extent.clone().zip(sectors).zip(generations) {
+            if generation > 0 {
+                findings.written(place, self.stamp(sector, generation), found);
+            } else if let Some(before) = self.untouched.get(&sector) {
+                findings.untouched(place, sector, before, found);
+            }
+        }
+    }
+
+    fn stamp(&self, sector: u64, generation: u32) -> Stamp {
+        Stamp {
+            sector,
+            generation: generation.into(),
+            seed: self.seed,
+        }
+    }
 }
 
 /// A pass in progress.
 struct Pass {
     block_sectors: u64,
-    seed: u64,
-    /// The earlier contents of sectors that are never written.
-    untouched: BTreeMap<u64, [u8; SECTOR]>,
+    contents: Contents,
     progress: ProgressBar,
     failures: Arc<Failures>,
     state: Mutex<State>,
@@ -326,8 +398,10 @@ impl Pass {
         let block_bytes = disk.facts().block_bytes;
         Self {
             block_sectors: u64::from(block_bytes) / SECTOR as u64,
-            seed: settings.seed,
-            untouched: BTreeMap::new(),
+            contents: Contents {
+                seed: settings.seed,
+                untouched: BTreeMap::new(),
+            },
             progress: progress.clone(),
             failures: Arc::clone(disk.failures()),
             state: Mutex::new(State {
@@ -403,36 +477,11 @@ impl Pass {
             return;
         };
         let bytes = buffer.first(bytes_of(extent)).read();
-        let mut findings = Findings::new(self.seed, self.block_sectors as u32 * SECTOR as u32);
-        self.compare(Place::Driver, extent, &bytes, &generations, &mut findings);
+        let block_bytes = self.block_sectors as u32 * SECTOR as u32;
+        let mut findings = Findings::new(self.contents.seed, block_bytes);
+        self.contents
+            .compare(Place::Driver, extent, &bytes, &generations, &mut findings);
         self.state().findings.merge(findings);
-    }
-
-    /// Compares the data of `extent` with the written data. Generation 0 means never written.
-    fn compare(
-        &self,
-        place: Place,
-        extent: &Extent,
-        bytes: &[u8],
-        generations: &[u32],
-        findings: &mut Findings,
-    ) {
-        let (sectors, _) = bytes.as_chunks::<SECTOR>();
-        for ((sector, found), &generation) in extent.clone().zip(sectors).zip(generations) {
-            if generation > 0 {
-                findings.written(place, self.stamp(sector, generation), found);
-            } else if let Some(before) = self.untouched.get(&sector) {
-                findings.untouched(place, sector, before, found);
-            }
-        }
-    }
-
-    fn stamp(&self, sector: u64, generation: u32) -> Stamp {
-        Stamp {
-            sector,
-            generation: generation.into(),
-            seed: self.seed,
-        }
     }
 }
 
@@ -454,6 +503,18 @@ impl Expected {
             .map(|span| (span.start, vec![0; (span.end - span.start) as usize]))
             .collect();
         Self { spans }
+    }
+
+    /// The generations when all writes of the plan are performed. Those to the same sector are
+    /// performed in the order of the plan.
+    fn after(plan: &Plan) -> Self {
+        let mut expected = Self::of(plan);
+        for step in &plan.steps {
+            if let Step::Write { extent, generation } = step {
+                expected.set(extent, *generation);
+            }
+        }
+        expected
     }
 
     fn set(&mut self, extent: &Extent, generation: u32) {
@@ -512,7 +573,7 @@ impl Verifier {
                 Step::Write { generation, .. } => {
                     let bytes: Vec<u8> = extent
                         .clone()
-                        .flat_map(|sector| pass.stamp(sector, *generation).bytes())
+                        .flat_map(|sector| pass.contents.stamp(sector, *generation).bytes())
                         .collect();
                     buffer.write(&bytes);
                     Operation::Write

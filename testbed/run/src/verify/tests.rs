@@ -5,7 +5,7 @@ use std::{os::unix::fs::FileExt, sync::Arc};
 use indicatif::ProgressBar;
 
 use super::{
-    Expected, Outcome, Pass, Settings, VerifyError,
+    Expected, Outcome, Pass, Settings, VerifyError, compare,
     findings::{Mismatch, Place},
     plan::{Extent, Plan, Step},
     verify,
@@ -410,6 +410,40 @@ fn without_an_image_the_read_data_is_verified() {
     assert!(!damages(&outcome, Place::Driver).is_empty());
     assert!(damages(&outcome, Place::Image).is_empty());
     assert_eq!(outcome.untouched, 0);
+}
+
+#[test]
+fn an_image_is_compared_with_what_a_pass_of_the_seed_wrote() {
+    for block_bytes in [512, 4096] {
+        let port = Arc::new(FakePort::new(DISK, block_bytes));
+        verify(&disk(&port), None, SETTINGS, &ProgressBar::hidden()).expect("no error");
+        let compared = |bytes, seed| {
+            let progress = ProgressBar::hidden();
+            compare(&port.disk, bytes, seed, block_bytes, &progress)
+        };
+        let mismatches = |seed| compared(VERIFIED, seed).expect("an image").count();
+        assert_eq!(mismatches(SETTINGS.seed), 0);
+        assert!(mismatches(SETTINGS.seed + 1) > 0);
+
+        let plan = Plan::new(
+            SETTINGS.seed,
+            DISK / 512,
+            u64::from(block_bytes) / 512,
+            VERIFIED / 512,
+        );
+        for sector in [plan.extents[0].start, plan.untouched[0]] {
+            let place = sector * SECTOR as u64 + 100;
+            let mut byte = [0];
+            port.disk.read_exact_at(&mut byte, place).expect("a byte");
+            port.disk.write_all_at(&[!byte[0]], place).expect("a byte");
+            assert_eq!(mismatches(SETTINGS.seed), 1);
+            port.disk.write_all_at(&byte, place).expect("a byte");
+        }
+        for wrong in [VERIFIED + 1, DISK + u64::from(block_bytes)] {
+            let error = compared(wrong, SETTINGS.seed).expect_err("a length");
+            assert!(matches!(error, VerifyError::Length(_)));
+        }
+    }
 }
 
 /// A pass with only these steps to do.
