@@ -9,91 +9,139 @@ mod guest;
 mod initramfs;
 mod software;
 
-use std::path::Path;
+use std::{path::Path, process::Stdio};
 
+use crate::tool;
 use guest::Ended;
-pub use guest::{GuestError, Run};
+pub use guest::{Drive, GuestError, Run};
 pub use software::is_possible;
 
-/// The runs of the tests: a name, QEMU's properties, and options of the drive and of the testbed.
-const RUNS: &[(&str, &str, &str, &str)] = &[
-    ("default", "", "", "--cpus 2 --verify-bytes 8M"),
-    ("packed", "packed=on", "", "--cpus 2 --verify-bytes 8M"),
-    ("4 queues", "num-queues=4", "", "--cpus 4 --verify-bytes 8M"),
-    (
-        "4 queues, packed",
-        "num-queues=4,packed=on",
-        "",
-        "--cpus 4 --verify-bytes 8M",
-    ),
-    ("1 vector", "vectors=1", "", "--cpus 2 --verify-bytes 8M"),
-    ("INTx", "vectors=0", "", "--cpus 2 --verify-bytes 8M"),
-    (
-        "event_idx off",
-        "event_idx=off",
-        "",
-        "--cpus 2 --verify-bytes 8M",
-    ),
-    (
-        "indirect off",
-        "indirect_desc=off",
-        "",
-        "--cpus 2 --verify-bytes 8M",
-    ),
-    (
-        "packed, indirect off",
-        "packed=on,indirect_desc=off",
-        "",
-        "--cpus 2 --verify-bytes 8M",
-    ),
-    (
-        "queue size 16",
-        "queue-size=16",
-        "",
-        "--cpus 2 --verify-bytes 8M",
-    ),
-    (
-        "queue size 1024",
-        "queue-size=1024",
-        "",
-        "--cpus 2 --verify-bytes 8M",
-    ),
-    (
-        "4 KiB blocks",
-        "logical_block_size=4096,physical_block_size=4096",
-        "",
-        "--cpus 2 --verify-bytes 8M",
-    ),
-    ("read-only", "", READ_ONLY, "--cpus 2 --verify-bytes 0"),
-    (
-        "restarts",
-        "num-queues=2",
-        "",
-        "--cpus 2 --restart 3 --verify-bytes 8M",
-    ),
-    ("dump", "", "", "--cpus 2 --dump --verify-bytes 8M"),
-    (
-        "all checks",
-        "num-queues=2",
-        "",
-        "--cpus 2 --verify --verify-bytes 8M",
-    ),
-    (
-        "all checks, packed",
-        "num-queues=2,packed=on",
-        "",
-        "--cpus 2 --verify --verify-bytes 8M",
-    ),
-];
+/// A run of the tests.
+struct Case {
+    name: &'static str,
+    /// QEMU's properties of the device.
+    properties: &'static str,
+    drive: Drive,
+    cpus: &'static str,
+    /// Further options of the testbed.
+    options: &'static str,
+    then: Then,
+}
 
-const READ_ONLY: &str = "readonly=on";
+/// What follows the verify pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// A workload of reads and writes.
+    Workload,
+    /// Nothing. The image is compared after QEMU has ended.
+    Compare,
+}
+
+impl Case {
+    const fn new(name: &'static str, properties: &'static str) -> Self {
+        Self {
+            name,
+            properties,
+            drive: Drive::Usual,
+            cpus: "2",
+            options: "",
+            then: Then::Workload,
+        }
+    }
+
+    const fn of_drive(self, drive: Drive) -> Self {
+        Self { drive, ..self }
+    }
+
+    const fn on_cpus(self, cpus: &'static str) -> Self {
+        Self { cpus, ..self }
+    }
+
+    const fn with(self, options: &'static str) -> Self {
+        Self { options, ..self }
+    }
+
+    const fn compared(self) -> Self {
+        Self {
+            then: Then::Compare,
+            ..self
+        }
+    }
+
+    fn run(&self) -> Run {
+        let verified = match self.drive {
+            Drive::ReadOnly => "0",
+            _ => VERIFIED,
+        };
+        let writes = match self.drive {
+            Drive::ReadOnly => "-w0",
+            _ => "-w30",
+        };
+        let workload = match self.then {
+            Then::Workload => format!("-- -b4K -r -o8 -t2 {writes} -d1 -W0"),
+            Then::Compare => "--no-workload".to_owned(),
+        };
+        let Self {
+            properties,
+            cpus,
+            options,
+            ..
+        } = self;
+        let all = format!(
+            "--cpus {cpus} --memory 128M --seed {SEED} --verify-bytes {verified} {options} {workload}"
+        );
+        Run {
+            device: format!("virtio-blk-pci,{properties}"),
+            drive: self.drive,
+            testbed: all.split_whitespace().map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// The seed of all runs, and how much each verifies.
+const SEED: &str = "1";
+const VERIFIED: &str = "8M";
+
+const FOUR_KIB: &str = "logical_block_size=4096,physical_block_size=4096";
+
+const CASES: &[Case] = &[
+    Case::new("default", ""),
+    Case::new("packed", "packed=on"),
+    Case::new("4 queues", "num-queues=4").on_cpus("4"),
+    Case::new("4 queues, packed", "num-queues=4,packed=on").on_cpus("4"),
+    Case::new("1 vector", "vectors=1"),
+    Case::new("INTx", "vectors=0"),
+    Case::new("event_idx off", "event_idx=off"),
+    Case::new("indirect off", "indirect_desc=off"),
+    Case::new("packed, indirect off", "packed=on,indirect_desc=off"),
+    Case::new("queue size 16", "queue-size=16"),
+    Case::new("queue size 1024", "queue-size=1024"),
+    Case::new("4 KiB blocks", FOUR_KIB),
+    Case::new("read-only", "").of_drive(Drive::ReadOnly),
+    Case::new("restarts", "num-queues=2").with("--restart 3"),
+    Case::new("dump", "").with("--dump"),
+    Case::new("all checks", "num-queues=2").with("--verify"),
+    Case::new("all checks, packed", "num-queues=2,packed=on").with("--verify"),
+    Case::new("image compared", "").compared(),
+    Case::new("image compared, packed", "num-queues=2,packed=on").compared(),
+    Case::new("image compared, 4 KiB blocks", FOUR_KIB).compared(),
+    Case::new("reads fail", "")
+        .of_drive(Drive::Fails("read"))
+        .with("--keep-going"),
+    Case::new("a write fails", "")
+        .of_drive(Drive::Fails("write"))
+        .with("--keep-going"),
+    Case::new("a flush fails", "")
+        .of_drive(Drive::Fails("flush"))
+        .with("--keep-going"),
+];
 
 /// A run failed, or was not performed.
 #[derive(Debug, thiserror::Error)]
 pub enum QemuError {
     #[error(transparent)]
     Guest(#[from] GuestError),
-    #[error("{failed} of {} runs on QEMU's disks failed: see their output above", RUNS.len())]
+    #[error("{failed} of {} runs on QEMU's disks failed: see their output above", CASES.len())]
     Failed { failed: usize },
 }
 
@@ -103,7 +151,8 @@ pub enum QemuError {
 /// See [`GuestError`].
 pub fn run(testbed: &Path, driver: &Path, run: Run) -> Result<bool, GuestError> {
     let mut show = |_, line: &str| println!("{line}");
-    let ended = guest::perform(testbed, driver, &[run], &mut show)?;
+    let folder = tempfile::tempdir()?;
+    let ended = guest::perform(testbed, driver, &[run], &folder, &mut show)?;
     Ok(ended.iter().all(Ended::is_good))
 }
 
@@ -112,40 +161,60 @@ pub fn run(testbed: &Path, driver: &Path, run: Run) -> Result<bool, GuestError> 
 /// # Errors
 /// See [`QemuError`].
 pub fn check(testbed: &Path, driver: &Path) -> Result<(), QemuError> {
-    let runs: Vec<Run> = RUNS
-        .iter()
-        .map(|(_, properties, drive, testbed)| {
-            let writes = if *drive == READ_ONLY { "-w0" } else { "-w30" };
-            let workload = format!("--memory 128M -- -b4K -r -o8 -t2 {writes} -d1 -W0");
-            let words = testbed.split_whitespace().chain(workload.split(' '));
-            Run {
-                device: format!("virtio-blk-pci,{properties}"),
-                drive,
-                testbed: words.map(str::to_owned).collect(),
-            }
-        })
-        .collect();
+    let runs: Vec<Run> = CASES.iter().map(Case::run).collect();
+    let folder = tempfile::tempdir().map_err(GuestError::from)?;
     let mut shown = None;
-    let ended = guest::perform(testbed, driver, &runs, &mut |number, _| {
+    let ended = guest::perform(testbed, driver, &runs, &folder, &mut |number, _| {
         if shown.replace(number) != Some(number) {
-            eprintln!("{} of {}: {}", number + 1, RUNS.len(), RUNS[number].0);
+            eprintln!("{} of {}: {}", number + 1, CASES.len(), CASES[number].name);
         }
     })?;
     println!("| Run on QEMU's disk | Properties | Result |\n|---|---|---|");
     let mut failed = 0;
-    for ((name, properties, drive, _), end) in RUNS.iter().zip(&ended) {
-        let result = if end.is_good() { "PASS" } else { "FAIL" };
-        let properties = [*properties, *drive];
-        let properties: Vec<_> = properties.into_iter().filter(|it| !it.is_empty()).collect();
-        println!("| {name} | {} | {result} |", properties.join("; "));
-        if !end.is_good() {
+    for (number, (case, end)) in CASES.iter().zip(&ended).enumerate() {
+        let mut faults = end.faults.clone();
+        faults.extend(case.unexpected(end));
+        if case.then == Then::Compare {
+            faults.extend(mismatches(testbed, &guest::image(&folder, number), case)?);
+        }
+        let is_good = end.code == Some(0) && faults.is_empty();
+        let result = if is_good { "PASS" } else { "FAIL" };
+        println!("| {} | {} | {result} |", case.name, case.properties);
+        if !is_good {
             failed += 1;
-            let faults = end.faults.join("\n");
-            eprintln!("{name}: exit code {:?}\n{}{faults}", end.code, end.output);
+            let faults = faults.join("\n");
+            eprintln!(
+                "{}: exit code {:?}\n{}{faults}",
+                case.name, end.code, end.output
+            );
         }
     }
     if failed > 0 {
         return Err(QemuError::Failed { failed });
     }
     Ok(())
+}
+
+impl Case {
+    /// What is wrong with the output: an error of the drive that the driver did not report.
+    fn unexpected(&self, end: &Ended) -> Option<String> {
+        let wants_failure = matches!(self.drive, Drive::Fails(_));
+        (wants_failure != end.output.contains(FAILED))
+            .then(|| format!("\"{FAILED}\" is in the output: {}", !wants_failure))
+    }
+}
+
+/// What the testbed prints of failures that --keep-going ignored.
+const FAILED: &str = "transfers failed, ";
+
+/// How the image differs from what the run wrote.
+fn mismatches(testbed: &Path, image: &Path, case: &Case) -> Result<Option<String>, GuestError> {
+    let mut compare = tool::tool(testbed);
+    compare.arg("compare").arg(image);
+    compare.args(["--seed", SEED, "--verify-bytes", VERIFIED]);
+    if case.properties == FOUR_KIB {
+        compare.args(["--block-bytes", "4096"]);
+    }
+    let status = tool::quiet_status(compare.stdout(Stdio::null()))?;
+    Ok((!status.success()).then(|| "the image differs from what the run wrote".to_owned()))
 }

@@ -147,7 +147,7 @@ fn guest_run(words: &mut Vec<OsString>) -> qemu::Run {
     let mut testbed = words.iter().map(|word| word.to_string_lossy().into_owned());
     qemu::Run {
         device: device.to_string_lossy().into_owned(),
-        drive: "",
+        drive: qemu::Drive::Usual,
         testbed: testbed.by_ref().collect(),
     }
 }

@@ -41,13 +41,39 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The lines that are shown of what QEMU reports.
 const MOST_COMPLAINTS: usize = 10;
 
+/// What is behind a disk: an image, which is blank at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drive {
+    Usual,
+    ReadOnly,
+    /// The first operation of this kind fails: `write` or `flush`, as QEMU's blkdebug names them.
+    /// All of `read` fail, because QEMU itself reads first.
+    Fails(&'static str),
+}
+
+impl Drive {
+    /// The options of `-drive`.
+    fn options(self, image: &Path) -> String {
+        let image = image.display();
+        match self {
+            Self::Usual => format!("file={image}"),
+            Self::ReadOnly => format!("file={image},readonly=on"),
+            Self::Fails(kind) => format!(
+                "rerror=report,werror=report,file.driver=blkdebug,file.image.driver=file,file.image.filename={image},\
+                 file.inject-error.0.event=none,file.inject-error.0.iotype={kind},\
+                 file.inject-error.0.errno=5,file.inject-error.0.once={}",
+                if kind == "read" { "off" } else { "on" }
+            ),
+        }
+    }
+}
+
 /// A run of the testbed on a disk of QEMU.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// QEMU's device, with its properties, such as `virtio-blk-pci,packed=on`.
     pub device: String,
-    /// Further options of its drive, such as `readonly=on`.
-    pub drive: &'static str,
+    pub drive: Drive,
     /// Arguments of the testbed, without driver and function.
     pub testbed: Vec<String>,
 }
@@ -98,7 +124,7 @@ pub enum GuestError {
 }
 
 /// Performs the runs one after another in a guest. `show` gets the number of a run, and each line
-/// of its output as it comes.
+/// of its output as it comes. `folder` gets the images: see [`image`].
 ///
 /// # Errors
 /// See [`GuestError`]. A run that ended with FAIL is not an error.
@@ -106,16 +132,16 @@ pub fn perform(
     testbed: &Path,
     driver: &Path,
     runs: &[Run],
+    folder: &TempDir,
     show: &mut dyn FnMut(usize, &str),
 ) -> Result<Vec<Ended>, GuestError> {
     if runs.len() > MOST_RUNS {
         return Err(GuestError::TooMany);
     }
     let software = Software::get()?;
-    let folder = tempfile::tempdir()?;
     let initrd = folder.path().join("initrd");
     fs::write(&initrd, archive(&software, testbed, driver, runs)?)?;
-    let mut qemu = command(&software, &initrd, &folder, runs)?;
+    let mut qemu = command(&software, &initrd, folder, runs)?;
     let child = qemu
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -138,6 +164,12 @@ pub fn perform(
         });
     }
     ended
+}
+
+/// The image of run `number`, in `folder`.
+#[must_use]
+pub fn image(folder: &TempDir, number: usize) -> PathBuf {
+    folder.path().join(format!("disk-{number}.img"))
 }
 
 /// The guest's file system.
@@ -227,19 +259,16 @@ fn command(
         .arg(initrd);
     qemu.args(["-append", "console=ttyS0 quiet panic=-1 intel_iommu=on"]);
     for (number, run) in runs.iter().enumerate() {
-        let image = folder.path().join(format!("disk-{number}.img"));
+        let image = image(folder, number);
         fs::File::create(&image)?.set_len(DISK_BYTES)?;
         let slot = FIRST_SLOT + number;
         qemu.arg("-device").arg(format!(
             "pcie-root-port,id=port{number},chassis={slot},addr={slot:x}.0"
         ));
-        let drive = format!(
-            "if=none,id=drive{number},format=raw,cache=writeback,file={}",
-            image.display()
-        );
-        let more = if run.drive.is_empty() { "" } else { "," };
-        qemu.arg("-drive")
-            .arg(format!("{drive}{more}{}", run.drive));
+        let drive = run.drive.options(&image);
+        qemu.arg("-drive").arg(format!(
+            "if=none,id=drive{number},format=raw,cache=writeback,{drive}"
+        ));
         let (device, properties) = run.device.split_once(',').unwrap_or((&run.device, ""));
         let more = if properties.is_empty() { "" } else { "," };
         // The device reaches memory through the IOMMU. A later property replaces an earlier one.
@@ -369,7 +398,7 @@ mod tests {
     fn a_run_is_a_line_and_no_argument_can_become_two() {
         let run = |argument: &str| Run {
             device: "virtio-blk-pci".to_owned(),
-            drive: "",
+            drive: Drive::Usual,
             testbed: vec!["--verify".to_owned(), argument.to_owned()],
         };
 
