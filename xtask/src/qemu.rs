@@ -9,9 +9,9 @@ mod guest;
 mod initramfs;
 mod software;
 
-use std::{path::Path, process::Stdio};
+use std::{path::Path, process::Stdio, time::Duration};
 
-use crate::tool;
+use crate::{driver::Driver, tool};
 use guest::Ended;
 pub use guest::{Drive, GuestError, Run};
 pub use software::is_possible;
@@ -87,8 +87,9 @@ impl Case {
             options,
             ..
         } = self;
+        let common = Driver::Ferrostor.testbed_options().join(" ");
         let all = format!(
-            "--cpus {cpus} --memory 128M --seed {SEED} --verify-bytes {verified} {options} {workload}"
+            "{common} --cpus {cpus} --memory 128M --seed {SEED} --verify-bytes {verified} {options} {workload}"
         );
         Run {
             device: format!("virtio-blk-pci,{properties}"),
@@ -97,6 +98,9 @@ impl Case {
         }
     }
 }
+
+/// How long a run of the tests may print nothing.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The seed of all runs, and how much each verifies.
 const SEED: &str = "1";
@@ -119,6 +123,7 @@ const CASES: &[Case] = &[
     Case::new("4 KiB blocks", FOUR_KIB),
     Case::new("read-only", "").of_drive(Drive::ReadOnly),
     Case::new("restarts", "num-queues=2").with("--restart 3"),
+    Case::new("INTx, restarts", "vectors=0").with("--restart 3"),
     Case::new("dump", "").with("--dump"),
     Case::new("all checks", "num-queues=2").with("--verify"),
     Case::new("all checks, packed", "num-queues=2,packed=on").with("--verify"),
@@ -152,7 +157,7 @@ pub enum QemuError {
 pub fn run(testbed: &Path, driver: &Path, run: Run) -> Result<bool, GuestError> {
     let mut show = |_, line: &str| println!("{line}");
     let folder = tempfile::tempdir()?;
-    let ended = guest::perform(testbed, driver, &[run], &folder, &mut show)?;
+    let ended = guest::perform(testbed, driver, &[run], &folder, Duration::MAX, &mut show)?;
     Ok(ended.iter().all(Ended::is_good))
 }
 
@@ -164,11 +169,18 @@ pub fn check(testbed: &Path, driver: &Path) -> Result<(), QemuError> {
     let runs: Vec<Run> = CASES.iter().map(Case::run).collect();
     let folder = tempfile::tempdir().map_err(GuestError::from)?;
     let mut shown = None;
-    let ended = guest::perform(testbed, driver, &runs, &folder, &mut |number, _| {
-        if shown.replace(number) != Some(number) {
-            eprintln!("{} of {}: {}", number + 1, CASES.len(), CASES[number].name);
-        }
-    })?;
+    let ended = guest::perform(
+        testbed,
+        driver,
+        &runs,
+        &folder,
+        PATIENCE,
+        &mut |number, _| {
+            if shown.replace(number) != Some(number) {
+                eprintln!("{} of {}: {}", number + 1, CASES.len(), CASES[number].name);
+            }
+        },
+    )?;
     println!("| Run on QEMU's disk | Properties | Result |\n|---|---|---|");
     let mut failed = 0;
     for (number, (case, end)) in CASES.iter().zip(&ended).enumerate() {

@@ -35,7 +35,7 @@ testbed. The most useful ones:
                           writes a crash dump
 With --backend qemu, the testbed runs in a guest of QEMU, without KVM, and drives QEMU's
 disk by VFIO. --device is then QEMU's device with its properties; the IOMMU and the modern
-interface are on if they are not named. The options --disk and --size have no meaning.
+interface are on if they are not named. The disk has 256 MiB: leave out --disk and --size.
 The arguments after -- describe the workload. For all options:
   cargo run --profile host --package testbed -- run --help
 
@@ -88,6 +88,8 @@ pub enum RunError {
     Testbed(#[from] ToolError),
     #[error("--backend {0}: there is no such backend: give testbed or qemu")]
     NoBackend(String),
+    #[error("--backend qemu: the driver has a RAM disk, and QEMU's disk is not for it")]
+    NoDisk,
     #[error(transparent)]
     Guest(#[from] qemu::GuestError),
 }
@@ -98,14 +100,15 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     let name = take(&mut words, "--driver").unwrap_or_else(|| Driver::Ferrostor.name().into());
     let driver = Chosen::parse(&name)?;
     let backend = take(&mut words, "--backend");
-    let guest = match backend.as_deref().map(OsStr::to_string_lossy).as_deref() {
-        None | Some("testbed") => None,
-        Some("qemu") => Some(guest_run(&mut words)),
-        Some(other) => return Err(RunError::NoBackend(other.to_owned())),
-    };
     let (file, house_rules): (_, &[_]) = match &driver {
         Chosen::Project(driver) => (build::file(*driver, X64), driver.testbed_options()),
         Chosen::File(file) => (file.clone(), &[]),
+    };
+    let guest = match backend.as_deref().map(OsStr::to_string_lossy).as_deref() {
+        None | Some("testbed") => None,
+        Some("qemu") if house_rules.contains(&"bell") => return Err(RunError::NoDisk),
+        Some("qemu") => Some(guest_run(&mut words, house_rules)),
+        Some(other) => return Err(RunError::NoBackend(other.to_owned())),
     };
 
     // The testbed checks the options, before the long build of the driver.
@@ -141,14 +144,16 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     Ok(tool::exit_code(&run, end)?)
 }
 
-/// The run in a guest of QEMU that `words` describe. Takes QEMU's options from them.
-fn guest_run(words: &mut Vec<OsString>) -> qemu::Run {
+/// The run in a guest of QEMU that `house_rules` and `words` describe. Takes QEMU's options from
+/// `words`.
+fn guest_run(words: &mut Vec<OsString>, house_rules: &[&str]) -> qemu::Run {
     let device = take(words, "--device").unwrap_or_else(|| "virtio-blk-pci".into());
-    let mut testbed = words.iter().map(|word| word.to_string_lossy().into_owned());
+    let words = words.iter().map(|word| word.to_string_lossy().into_owned());
+    let house_rules = house_rules.iter().map(|word| (*word).to_owned());
     qemu::Run {
         device: device.to_string_lossy().into_owned(),
         drive: qemu::Drive::Usual,
-        testbed: testbed.by_ref().collect(),
+        testbed: house_rules.chain(words).collect(),
     }
 }
 

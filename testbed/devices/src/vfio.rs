@@ -5,8 +5,8 @@
 //! memory through the host's IOMMU. Three things are in between:
 //! - The kernel programs the device's MSI-X table, and each vector comes as an event. The table
 //!   that the driver's side sees is emulated: its masks hold messages back.
-//! - The kernel masks the pin when it is asserted. Any access to a register ends the assertion,
-//!   and unmasks the pin. If the device still asserts it, it is asserted again.
+//! - The kernel masks the pin when it is asserted. The next access to a BAR deasserts the pin here
+//!   and unmasks it there. If the device still asserts it, it is asserted again.
 //! - The base addresses are those that the host assigned, whatever the driver's side writes.
 
 use std::{
@@ -259,7 +259,7 @@ impl Vfio {
 
     /// Ends an assertion of the pin.
     fn deassert(&self) {
-        if self.interrupts.take_isr() != 0 {
+        if self.interrupts.take_isr() != 0 && !self.state().messages {
             self.check(
                 self.device.unmask_irq(VFIO_PCI_INTX_IRQ_INDEX),
                 "the pin was not unmasked",
@@ -333,9 +333,10 @@ impl PciFunction for Vfio {
         }
         self.device
             .region_write(VFIO_PCI_CONFIG_REGION_INDEX, data, offset.into());
-        self.connect_interrupts(&mut state);
         let pin_disabled = self.config_word(COMMAND) & INTX_DISABLE != 0;
+        // A message that comes at once is sent, and none is taken for the pin.
         self.interrupts.configure(state.control, pin_disabled);
+        self.connect_interrupts(&mut state);
     }
 
     fn bar(&self, index: usize) -> Option<Bar> {
@@ -399,10 +400,12 @@ impl PciFunction for Vfio {
     }
 
     fn power_cycle(&self) {
+        self.device.reset();
+        // The kernel keeps the pin masked after an assertion that nothing ends.
+        self.deassert();
         let mut state = self.state();
         state.control = 0;
         self.connect_interrupts(&mut state);
-        self.device.reset();
         // As after power-on. The kernel keeps the real base addresses.
         for register in (BARS..BARS + 24).step_by(4) {
             self.device

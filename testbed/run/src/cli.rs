@@ -114,20 +114,25 @@ pub fn main() -> ExitCode {
     let mut out = io::stdout();
     let result = match cli.command {
         Command::Run(settings) if settings.check => run::check(&settings).map(|()| Verdict::Pass),
-        Command::Run(run::Settings {
-            seed,
-            seeds: Some(count),
-            ..
-        }) => {
-            let first = seed.unwrap_or_else(run::seed_of_the_clock);
-            return match seeds::run(first, count, &mut out) {
-                Ok(code) => ExitCode::from(code),
-                Err(error) => {
-                    eprintln!("testbed: {error}");
-                    ExitCode::from(UNUSABLE)
-                }
-            };
-        }
+        Command::Run(
+            settings @ run::Settings {
+                seed,
+                seeds: Some(count),
+                ..
+            },
+        ) => match run::check(&settings) {
+            Err(error) => Err(error),
+            Ok(()) => {
+                let first = seed.unwrap_or_else(run::seed_of_the_clock);
+                return match seeds::run(first, count, &mut out) {
+                    Ok(code) => ExitCode::from(code),
+                    Err(error) => {
+                        eprintln!("testbed: {error}");
+                        ExitCode::from(UNUSABLE)
+                    }
+                };
+            }
+        },
         Command::Run(settings) => run::run(&settings, &mut out),
         Command::Cost(settings) => {
             let cost = match cost::count(&settings) {

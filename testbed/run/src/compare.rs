@@ -26,7 +26,7 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE")]
     pub verify_bytes: Size,
 
-    /// Length of the disk's logical blocks
+    /// Length of the disk's logical blocks, a power of two
     #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = value_parser!(u32).range(512..=4096))]
     pub block_bytes: u32,
 }
@@ -34,7 +34,8 @@ pub struct Settings {
 /// Compares, and prints the mismatches to `out`.
 ///
 /// # Errors
-/// The image cannot be read, has another length, or the output cannot be written.
+/// The image cannot be read, `--verify-bytes` or `--block-bytes` do not fit it, or the output
+/// cannot be written.
 pub fn compare(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError> {
     let Settings {
         image,

@@ -198,8 +198,8 @@ pub fn read_again(
 /// counts bytes.
 ///
 /// # Errors
-/// [`VerifyError::Image`], and [`VerifyError::Length`] if `bytes` or the image's length are not
-/// whole blocks, or `bytes` is more than that length.
+/// [`VerifyError::Image`], and [`VerifyError::Length`] if a block is not a power of two, if
+/// `bytes` or the image's length are not whole blocks, or if `bytes` is 0 or more than that length.
 pub fn compare(
     image: &File,
     bytes: u64,
@@ -208,8 +208,8 @@ pub fn compare(
     progress: &ProgressBar,
 ) -> Result<Findings, VerifyError> {
     let length = image.metadata()?.len();
-    let whole = |bytes: u64| bytes.is_multiple_of(block_bytes.into());
-    if !whole(length) || !whole(bytes) || bytes > length {
+    let whole = |bytes: u64| bytes > 0 && bytes.is_multiple_of(block_bytes.into());
+    if !block_bytes.is_power_of_two() || !whole(length) || !whole(bytes) || bytes > length {
         return Err(VerifyError::Length(format!(
             "{bytes} bytes of an image of {length} bytes cannot be compared: give whole blocks of \
              {block_bytes} bytes, at most as many as the image has"

@@ -143,7 +143,28 @@ fn what_cannot_be_carried_out_is_named() {
             "run --driver x.sys --memory 33554433",
             "--memory: 33554433 bytes",
         ),
-        ("run --driver x.sys --overwrite", "--disk <IMAGE>"),
+        ("run --driver x.sys --overwrite", "no image to overwrite"),
+        (
+            "run --driver x.sys --function disk",
+            "give virtio-blk, bell",
+        ),
+        (
+            "run --driver x.sys --function vfio:0:1.0",
+            "give --overwrite",
+        ),
+        (
+            "run --driver x.sys --function vfio:0:1.0 --overwrite --device packed=on",
+            "--device: a function of the host",
+        ),
+        (
+            "run --driver x.sys --function vfio:0:1.0 --overwrite --verify --seeds 2",
+            "--seeds: a seed does not determine",
+        ),
+        ("compare disk.img --seed 1", "--verify-bytes <SIZE>"),
+        (
+            "compare /no/such/disk.img --seed 1 --verify-bytes 1M",
+            "/no/such/disk.img: no such",
+        ),
         (
             "run --driver x.sys --disk d --size 1M",
             "cannot be used with",

@@ -35,9 +35,6 @@ const DISK_BYTES: u64 = 256 << 20;
 const FIRST_SLOT: usize = 4;
 const MOST_RUNS: usize = 32 - 1 - FIRST_SLOT;
 
-/// QEMU is stopped if its guest prints nothing for so long.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// The lines that are shown of what QEMU reports.
 const MOST_COMPLAINTS: usize = 10;
 
@@ -116,15 +113,16 @@ pub enum GuestError {
     #[error("the guest stopped ({end}) before its runs had ended; it printed:\n{output}")]
     Stopped { end: ExitStatus, output: String },
     /// The guest hangs.
-    #[error("the guest printed nothing for {} s, and was stopped; before:\n{output}", PATIENCE.as_secs())]
-    Silent { output: String },
+    #[error("the guest printed nothing for {} s, and was stopped; before:\n{output}", patience.as_secs())]
+    Silent { patience: Duration, output: String },
     /// QEMU complained: the driver did what a guest must not do, or QEMU cannot start.
     #[error("QEMU reported errors, in {lines} lines; the first ones:\n{first}")]
     Complaints { lines: usize, first: String },
 }
 
 /// Performs the runs one after another in a guest. `show` gets the number of a run, and each line
-/// of its output as it comes. `folder` gets the images: see [`image`].
+/// of its output as it comes. `folder` gets the images: see [`image`]. QEMU is stopped if its guest
+/// prints nothing for as long as `patience`.
 ///
 /// # Errors
 /// See [`GuestError`]. A run that ended with FAIL is not an error.
@@ -133,6 +131,7 @@ pub fn perform(
     driver: &Path,
     runs: &[Run],
     folder: &TempDir,
+    patience: Duration,
     show: &mut dyn FnMut(usize, &str),
 ) -> Result<Vec<Ended>, GuestError> {
     if runs.len() > MOST_RUNS {
@@ -152,7 +151,7 @@ pub fn perform(
         )
         .spawn()
         .map_err(|source| tool::not_started(&qemu, source))?;
-    let ended = follow(child, runs.len(), show);
+    let ended = follow(Started(child), runs.len(), patience, show);
     // What QEMU prints itself, and what `-d guest_errors` finds.
     let mut complaints = fs::read_to_string(folder.path().join("errors"))?;
     complaints += &fs::read_to_string(folder.path().join("guest-errors")).unwrap_or_default();
@@ -279,14 +278,26 @@ fn command(
     Ok(qemu)
 }
 
+/// QEMU, which does not outlive this value.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // Neither fails for a process that has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Reads what the guest prints, until it has switched itself off.
 fn follow(
-    mut qemu: Child,
+    mut qemu: Started,
     runs: usize,
+    patience: Duration,
     show: &mut dyn FnMut(usize, &str),
 ) -> Result<Vec<Ended>, GuestError> {
-    let mut stdin = qemu.stdin.take();
-    let stdout = qemu.stdout.take().expect("it is piped");
+    let mut stdin = qemu.0.stdin.take();
+    let stdout = qemu.0.stdout.take().expect("it is piped");
     let (send, lines) = mpsc::channel();
     let reader = thread::spawn(move || {
         for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
@@ -300,13 +311,14 @@ fn follow(
     let mut ended: Vec<Ended> = Vec::new();
     let mut is_ready = false;
     loop {
-        let line = match lines.recv_timeout(PATIENCE) {
+        let line = match lines.recv_timeout(patience) {
             Ok(line) => line,
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                qemu.kill()?;
-                qemu.wait()?;
-                return Err(GuestError::Silent { output: all });
+                return Err(GuestError::Silent {
+                    patience,
+                    output: all,
+                });
             }
         };
         let _ = writeln!(all, "{line}");
@@ -336,8 +348,8 @@ fn follow(
         }
     }
     reader.join().expect("the reader does not panic");
-    let end = qemu.wait()?;
-    if !is_ready || ended.len() != runs {
+    let end = qemu.0.wait()?;
+    if !end.success() || !is_ready || ended.len() != runs {
         return Err(GuestError::Stopped { end, output: all });
     }
     Ok(ended)
@@ -354,9 +366,12 @@ mod tests {
         shell.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = shell.spawn().unwrap();
         let mut shown = Vec::new();
-        let ended = follow(child, 2, &mut |number, line| {
-            shown.push(format!("{number} {line}"))
-        });
+        let ended = follow(
+            Started(child),
+            2,
+            Duration::from_millis(500),
+            &mut |number, line| shown.push(format!("{number} {line}")),
+        );
         (ended, shown)
     }
 
@@ -392,6 +407,16 @@ mod tests {
             };
             assert!(!output.is_empty());
         }
+    }
+
+    #[test]
+    fn a_silent_guest_is_stopped() {
+        let (ended, _) = followed("echo working; exec sleep 100");
+
+        let Err(GuestError::Silent { output, .. }) = ended else {
+            panic!("{ended:?}");
+        };
+        assert_eq!(output, "working\n");
     }
 
     #[test]

@@ -14,9 +14,10 @@ done </modules/order
 # DMAR faults are printed after the run that causes them.
 dmesg -n 1
 
+set -f
 number=0
 while read -r port arguments <&3; do
-    disk=$(basename "/sys/bus/pci/devices/$port"/0000:*:00.0)
+    disk=$(ls "/sys/bus/pci/devices/$port" | grep '^0000:.*:00[.]0$')
     echo vfio-pci >"/sys/bus/pci/devices/$disk/driver_override"
     echo "$disk" >/sys/bus/pci/drivers_probe
     dmesg -c >/dev/null
@@ -31,5 +32,6 @@ while read -r port arguments <&3; do
     number=$((number + 1))
 done 3</runs
 echo @ready
-read -r _
+# Not for ever, if the host has gone.
+read -t 60 -r _
 poweroff -f

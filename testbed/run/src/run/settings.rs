@@ -167,7 +167,11 @@ impl FromStr for FunctionKind {
 
     fn from_str(text: &str) -> Result<Self, NoFunction> {
         if let Some(address) = text.strip_prefix("vfio:") {
-            let is_address = address.contains('.') && !address.contains('/');
+            let digits = |text: &str| text.chars().all(|it| it.is_ascii_hexdigit() || it == ':');
+            let parts = address.split_once('.');
+            let is_address = parts.is_some_and(|(device, function)| {
+                device.contains(':') && digits(device) && function.len() == 1 && digits(function)
+            });
             return is_address
                 .then(|| Self::Vfio(address.to_owned()))
                 .ok_or(NoFunction);
@@ -237,7 +241,16 @@ mod tests {
         assert_eq!(parse("bell"), Ok(FunctionKind::Embedded(Embedded::Bell)));
         let address = "0000:01:00.0".to_owned();
         assert_eq!(parse("vfio:0000:01:00.0"), Ok(FunctionKind::Vfio(address)));
-        for wrong in ["", "disk", "vfio", "vfio:", "vfio:eth0", "vfio:../0.0"] {
+        for wrong in [
+            "",
+            "disk",
+            "vfio",
+            "vfio:",
+            "vfio:eth0",
+            "vfio:../0.0",
+            "vfio:..",
+            "vfio:1.0",
+        ] {
             assert_eq!(parse(wrong), Err(NoFunction), "{wrong}");
         }
     }

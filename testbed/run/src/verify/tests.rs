@@ -439,7 +439,7 @@ fn an_image_is_compared_with_what_a_pass_of_the_seed_wrote() {
             assert_eq!(mismatches(SETTINGS.seed), 1);
             port.disk.write_all_at(&byte, place).expect("a byte");
         }
-        for wrong in [VERIFIED + 1, DISK + u64::from(block_bytes)] {
+        for wrong in [0, VERIFIED + 1, DISK + u64::from(block_bytes)] {
             let error = compared(wrong, SETTINGS.seed).expect_err("a length");
             assert!(matches!(error, VerifyError::Length(_)));
         }
