@@ -233,8 +233,8 @@ fn check_function(settings: &Settings) -> Result<(), RunError> {
     let wrong = if settings.disk.is_some() && !has_image {
         "--disk: only the function virtio-blk has a disk image: leave out --disk or --function"
     } else if is_vfio && !settings.overwrite {
-        "--function: the run overwrites the whole disk of a function of the host, and does not \
-         look what is on it: give --overwrite if that is meant"
+        "--function: the run overwrites the whole disk of a function of the host, whatever is on \
+         it: give --overwrite if that is meant"
     } else if settings.overwrite && settings.disk.is_none() && !is_vfio {
         "--overwrite: there is no image to overwrite: give --disk"
     } else if is_vfio && settings.device.is_some() {
