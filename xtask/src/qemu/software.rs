@@ -111,6 +111,21 @@ fn download(folder: &Path) -> Result<(), SoftwareError> {
     }
     let packages = folder.join("packages");
     fs::create_dir_all(&packages)?;
+    // Old package lists name versions that the server no longer has.
+    if fetch(&packages).is_err() {
+        tool::run(tool("apt-get").arg("update"))?;
+        fetch(&packages)?;
+    }
+    for package in fs::read_dir(&packages)? {
+        let mut unpack = tool("dpkg-deb");
+        unpack.arg("--extract").arg(package?.path()).arg(folder);
+        tool::run(&mut unpack)?;
+    }
+    Ok(())
+}
+
+/// Downloads the packages into a folder.
+fn fetch(folder: &Path) -> Result<(), ToolError> {
     let depends = tool::output(tool("apt-cache").args(["depends", "--important", KERNEL]))?;
     let kernel = depends
         .lines()
@@ -118,19 +133,8 @@ fn download(folder: &Path) -> Result<(), SoftwareError> {
         .find(|name| name.starts_with("linux-image-"))
         .unwrap_or(KERNEL);
     let mut download = tool("apt-get");
-    download.args([
-        "download",
-        "--option=APT::Sandbox::User=root",
-        kernel,
-        BUSYBOX,
-    ]);
-    tool::run(download.current_dir(&packages))?;
-    for package in fs::read_dir(&packages)? {
-        let mut unpack = tool("dpkg-deb");
-        unpack.arg("--extract").arg(package?.path()).arg(folder);
-        tool::run(&mut unpack)?;
-    }
-    Ok(())
+    download.args(["download", "--option=APT::Sandbox::User=root"]);
+    tool::run(download.args([kernel, BUSYBOX]).current_dir(folder))
 }
 
 /// The shared libraries of `program`, as it finds them on this machine.
