@@ -69,13 +69,9 @@ impl Case {
     }
 
     fn run(&self) -> Run {
-        let verified = match self.drive {
-            Drive::ReadOnly => "0",
-            _ => VERIFIED,
-        };
-        let writes = match self.drive {
-            Drive::ReadOnly => "-w0",
-            _ => "-w30",
+        let (verified, writes) = match self.drive {
+            Drive::ReadOnly => ("0", "-w0"),
+            _ => (VERIFIED, "-w30"),
         };
         let workload = match self.then {
             Then::Workload => format!("-- -b4K -r -o8 -t2 {writes} -d1 -W0"),
@@ -96,6 +92,13 @@ impl Case {
             drive: self.drive,
             testbed: all.split_whitespace().map(str::to_owned).collect(),
         }
+    }
+
+    /// What is wrong with the output: an error of the drive that the driver did not report.
+    fn unexpected(&self, end: &Ended) -> Option<String> {
+        let wants_failure = matches!(self.drive, Drive::Fails(_));
+        (wants_failure != end.output.contains(FAILED))
+            .then(|| format!("\"{FAILED}\" is in the output: {}", !wants_failure))
     }
 }
 
@@ -205,15 +208,6 @@ pub fn check(testbed: &Path, driver: &Path) -> Result<(), QemuError> {
         return Err(QemuError::Failed { failed });
     }
     Ok(())
-}
-
-impl Case {
-    /// What is wrong with the output: an error of the drive that the driver did not report.
-    fn unexpected(&self, end: &Ended) -> Option<String> {
-        let wants_failure = matches!(self.drive, Drive::Fails(_));
-        (wants_failure != end.output.contains(FAILED))
-            .then(|| format!("\"{FAILED}\" is in the output: {}", !wants_failure))
-    }
 }
 
 /// What the testbed prints of failures that --keep-going ignored.

@@ -23,7 +23,7 @@ use std::{
 use testbed_machine::{
     dma::Mapping,
     memory::Memory,
-    pci::{Bar, BarKind, FunctionCounters, Interrupts, PciFunction},
+    pci::{self, Bar, BarKind, FunctionCounters, Interrupts, PciFunction},
 };
 use testbed_virtio::{common_config::NO_VECTOR, driver_errors::DriverErrors};
 use vfio_bindings::bindings::vfio::{
@@ -37,15 +37,11 @@ use super::interrupt_sender::InterruptSender;
 /// Offsets in the header (PCI 3.0, 6.1), and bits of its registers.
 const COMMAND: u16 = 0x04;
 const INTX_DISABLE: u16 = 1 << 10;
-const STATUS: u16 = 0x06;
-const CAPABILITIES_LIST: u16 = 1 << 4;
 const BARS: u16 = 0x10;
-const CAPABILITY_POINTER: u16 = 0x34;
 
-/// Capabilities: their ids, and the most that configuration space can have.
+/// The ids of capabilities.
 const VENDOR_SPECIFIC: u8 = 0x09;
 const MSI_X: u8 = 0x11;
-const MOST_CAPABILITIES: usize = 48;
 
 /// The bits of MSI-X message control that software writes: enable, and mask all.
 const MSIX_CONTROL: u16 = 1 << 15 | 1 << 14;
@@ -165,34 +161,25 @@ impl Vfio {
 
     /// Finds the MSI-X table, and the registers for notifications.
     fn find_capabilities(&mut self) {
-        if self.config_word(STATUS) & CAPABILITIES_LIST == 0 {
-            return;
-        }
-        let mut at = self.config_word(CAPABILITY_POINTER) & 0xfc;
-        for _ in 0..MOST_CAPABILITIES {
-            if at == 0 {
-                break;
-            }
-            let [id, next] = self.config_word(at).to_le_bytes();
+        for (id, at) in pci::capabilities(self) {
             match id {
                 MSI_X => {
                     let table = self.config_long(at + 4);
                     self.table = Some(Table {
                         control_at: at + 2,
-                        vectors: (self.config_word(at + 2) & 0x7ff) + 1,
+                        vectors: (pci::config_u16(self, at + 2) & 0x7ff) + 1,
                         bar: table as usize & 7,
                         offset: u64::from(table & !7),
                     });
                 }
-                VENDOR_SPECIFIC if self.config_word(at + 2).to_le_bytes()[1] == NOTIFY => {
-                    let bar = usize::from(self.config_word(at + 4) & 0xff);
+                VENDOR_SPECIFIC if pci::config_u16(self, at + 2).to_le_bytes()[1] == NOTIFY => {
+                    let bar = usize::from(pci::config_u16(self, at + 4) & 0xff);
                     let first = u64::from(self.config_long(at + 8));
                     let bytes = u64::from(self.config_long(at + 12));
                     self.notify.push((bar, first..first + bytes));
                 }
                 _ => {}
             }
-            at = u16::from(next & 0xfc);
         }
         if self.bar(0).is_some_and(|bar| bar.kind == BarKind::Io) {
             self.notify.push((0, LEGACY_NOTIFY));
@@ -274,9 +261,9 @@ impl Vfio {
         (place < u64::from(table.vectors) * MSIX_ENTRY).then_some(place)
     }
 
-    fn config_word(&self, offset: u16) -> u16 {
+    fn command(&self) -> u16 {
         let mut bytes = [0; 2];
-        self.read_config(offset, &mut bytes);
+        self.read_config(COMMAND, &mut bytes);
         u16::from_le_bytes(bytes)
     }
 
@@ -333,7 +320,7 @@ impl PciFunction for Vfio {
         }
         self.device
             .region_write(VFIO_PCI_CONFIG_REGION_INDEX, data, offset.into());
-        let pin_disabled = self.config_word(COMMAND) & INTX_DISABLE != 0;
+        let pin_disabled = self.command() & INTX_DISABLE != 0;
         // A message that comes at once is sent, and none is taken for the pin.
         self.interrupts.configure(state.control, pin_disabled);
         self.connect_interrupts(&mut state);

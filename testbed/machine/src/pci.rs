@@ -75,3 +75,34 @@ pub struct FunctionCounters {
     /// The number of [`PciFunction::driver_errors`].
     pub driver_errors: u64,
 }
+
+/// Offsets of the header (PCI 3.0, 6.1), and the status bit for a list of capabilities.
+const STATUS: u16 = 0x06;
+const STATUS_CAPABILITIES: u16 = 1 << 4;
+const CAPABILITIES: u16 = 0x34;
+/// The number of capabilities that fill configuration space. More are a loop.
+const MOST_CAPABILITIES: usize = 48;
+
+/// Reads 16 bits of configuration space.
+pub fn config_u16(function: &dyn PciFunction, offset: u16) -> u16 {
+    let mut bytes = [0; 2];
+    function.config_read(offset, &mut bytes);
+    u16::from_le_bytes(bytes)
+}
+
+/// The capabilities of a function, in the order of its list: the id and the offset of each (PCI
+/// 3.0, 6.7).
+#[must_use]
+pub fn capabilities(function: &dyn PciFunction) -> Vec<(u8, u16)> {
+    let mut found = Vec::new();
+    if config_u16(function, STATUS) & STATUS_CAPABILITIES == 0 {
+        return found;
+    }
+    let mut at = config_u16(function, CAPABILITIES) & 0xfc;
+    while at != 0 && found.len() < MOST_CAPABILITIES {
+        let [id, next] = config_u16(function, at).to_le_bytes();
+        found.push((id, at));
+        at = u16::from(next & 0xfc);
+    }
+    found
+}

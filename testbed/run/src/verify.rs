@@ -124,7 +124,7 @@ pub fn verify(
             settings.bytes
         )));
     }
-    let plan = plan(disk, settings);
+    let plan = plan_of(disk, settings);
     let compared = image.map_or(0, |_| settings.bytes);
     progress.set_length(bytes_of_all(&plan.steps) + compared);
     let untouched = match image {
@@ -183,7 +183,7 @@ pub fn read_again(
     settings: Settings,
     progress: &ProgressBar,
 ) -> Result<Findings, VerifyError> {
-    let mut plan = plan(disk, settings);
+    let mut plan = plan_of(disk, settings);
     let expected = Expected::after(&plan);
     plan.steps.retain(|step| matches!(step, Step::Read { .. }));
     progress.set_length(bytes_of_all(&plan.steps));
@@ -215,13 +215,7 @@ pub fn compare(
              {block_bytes} bytes, at most as many as the image has"
         )));
     }
-    let sectors = |bytes: u64| bytes / SECTOR as u64;
-    let plan = Plan::new(
-        seed,
-        sectors(length),
-        sectors(block_bytes.into()),
-        sectors(bytes),
-    );
+    let plan = plan(seed, length, block_bytes, bytes);
     let blank = plan.untouched.iter().map(|sector| (*sector, [0; SECTOR]));
     let contents = Contents {
         seed,
@@ -240,14 +234,21 @@ pub fn compare(
     Ok(findings)
 }
 
-fn plan(disk: &Disk, settings: Settings) -> Plan {
+/// The plan of a pass that verifies `bytes` of a disk, all lengths in bytes.
+fn plan(seed: u64, disk_bytes: u64, block_bytes: u32, bytes: u64) -> Plan {
     let sectors = |bytes: u64| bytes / SECTOR as u64;
     Plan::new(
-        settings.seed,
-        sectors(disk.bytes()),
-        sectors(disk.facts().block_bytes.into()),
-        sectors(settings.bytes),
+        seed,
+        sectors(disk_bytes),
+        sectors(block_bytes.into()),
+        sectors(bytes),
     )
+}
+
+/// The plan of a pass on `disk`.
+fn plan_of(disk: &Disk, settings: Settings) -> Plan {
+    let block_bytes = disk.facts().block_bytes;
+    plan(settings.seed, disk.bytes(), block_bytes, settings.bytes)
 }
 
 fn bytes_of_all(steps: &[Step]) -> u64 {

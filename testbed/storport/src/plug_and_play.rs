@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use testbed_machine::{
     InterruptKind,
-    pci::{Bar, PciFunction},
+    pci::{self, Bar, PciFunction},
 };
 
 /// Command register (PCI 3.0, 6.2.2).
@@ -14,11 +14,6 @@ const COMMAND: u16 = 0x04;
 const COMMAND_ON: u16 = 0x7;
 /// Interrupt disable, for the pin.
 const COMMAND_NO_PIN: u16 = 0x400;
-/// Status register. Bit 4: there is a capabilities list.
-const STATUS: u16 = 0x06;
-const STATUS_CAPABILITIES: u16 = 0x10;
-/// The pointer to the first capability.
-const CAPABILITIES: u16 = 0x34;
 const CAPABILITY_MSIX: u8 = 0x11;
 /// Message control of the MSI-X capability. Bit 15 enables MSI-X, and bit 14 masks all messages
 /// (PCI 3.0, 6.8.2).
@@ -38,40 +33,21 @@ pub(super) fn message_address(cpu: u32) -> u64 {
     0xFEE0_0000 | u64::from(cpu) << 12
 }
 
-fn read_u16(function: &dyn PciFunction, offset: u16) -> u16 {
-    let mut bytes = [0; 2];
-    function.config_read(offset, &mut bytes);
-    u16::from_le_bytes(bytes)
-}
-
 fn msix(function: &dyn PciFunction) -> Option<u16> {
-    if read_u16(function, STATUS) & STATUS_CAPABILITIES == 0 {
-        return None;
-    }
-    let mut at = read_u16(function, CAPABILITIES) as u8 & !3;
-    // 48 capabilities fill the space, so more are a loop.
-    for _ in 0..48 {
-        if at == 0 {
-            return None;
-        }
-        let [kind, next] = read_u16(function, u16::from(at)).to_le_bytes();
-        if kind == CAPABILITY_MSIX {
-            return Some(u16::from(at));
-        }
-        at = next & !3;
-    }
-    None
+    let all = pci::capabilities(function);
+    let msix = all.into_iter().find(|(id, _)| *id == CAPABILITY_MSIX);
+    msix.map(|(_, at)| at)
 }
 
 /// Enables the function's address decoding and bus mastering, and its interrupts: as `wanted`, or
 /// the pin if it has no MSI-X. Returns the kind of interrupt.
 pub(super) fn enable(function: &Arc<dyn PciFunction>, wanted: InterruptKind) -> InterruptKind {
-    let command = read_u16(function.as_ref(), COMMAND) | COMMAND_ON;
+    let command = pci::config_u16(function.as_ref(), COMMAND) | COMMAND_ON;
     let on = wanted == InterruptKind::Messages
         && function.msix_vectors() > 0
         && msix(function.as_ref()).is_some();
     if let Some(at) = msix(function.as_ref()) {
-        let control = read_u16(function.as_ref(), at + MSIX_CONTROL) & !MSIX_MASK_ALL;
+        let control = pci::config_u16(function.as_ref(), at + MSIX_CONTROL) & !MSIX_MASK_ALL;
         let control = if on {
             control | MSIX_ENABLE
         } else {
@@ -141,10 +117,14 @@ impl Saved {
         let mut bars = [0; 24];
         function.config_read(BARS, &mut bars);
         Self {
-            command: read_u16(function, COMMAND),
+            command: pci::config_u16(function, COMMAND),
             bars,
-            msix_control: msix(function)
-                .map(|at| (at + MSIX_CONTROL, read_u16(function, at + MSIX_CONTROL))),
+            msix_control: msix(function).map(|at| {
+                (
+                    at + MSIX_CONTROL,
+                    pci::config_u16(function, at + MSIX_CONTROL),
+                )
+            }),
         }
     }
 
